@@ -1,0 +1,109 @@
+"""Errors that tell a user what was met, what was expected, and what to do.
+
+Exit codes are part of the command's contract with schedulers: 0 done, 2 bad
+input, 3 temporary (try again), 4 partial.
+"""
+
+from __future__ import annotations
+
+EXIT_INPUT = 2
+EXIT_TEMPORARY = 3
+EXIT_PARTIAL = 4
+
+
+class QalaError(Exception):
+    """A failure that is explained to the user in one sentence or a short list.
+
+    Parameters
+    ----------
+    met
+        What was found, with the value and where it was found.
+    expected
+        What would have been right.
+    remedy
+        What the user can do about it.
+    """
+
+    exit_code = EXIT_INPUT
+
+    def __init__(self, met: str, expected: str = "", remedy: str = "") -> None:
+        self.met, self.expected, self.remedy = met, expected, remedy
+        super().__init__(self.sentence())
+
+    def sentence(self) -> str:
+        """Return the whole message as it is shown."""
+        text = self.met.rstrip(".")
+        if self.expected:
+            text += f"; expected {self.expected.rstrip('.')}"
+        if self.remedy:
+            text += f": {self.remedy.rstrip('.')}"
+        return text + "."
+
+
+class InputError(QalaError):
+    """The input cannot be used as it is."""
+
+
+class TemporaryError(QalaError):
+    """The same command may succeed later (lock held, network down, disk full)."""
+
+    exit_code = EXIT_TEMPORARY
+
+
+class ProblemsError(InputError):
+    """Several problems of one input, gathered before raising."""
+
+    def __init__(self, subject: str, problems: list[QalaError]) -> None:
+        self.problems = list(problems)
+        lines = "\n".join(f"  - {p.sentence()}" for p in self.problems)
+        count = len(self.problems)
+        word = "problem" if count == 1 else "problems"
+        super().__init__(f"{subject}: {count} {word}\n{lines}")
+
+    def sentence(self) -> str:
+        """Return the list of problems, one a line."""
+        return self.met
+
+
+class Problems:
+    """Collects the problems of one input so that all are told at once.
+
+    Examples
+    --------
+    >>> problems = Problems("population.tif")
+    >>> problems.add("no CRS", "an equal-area CRS", "assign one")
+    >>> problems.raise_if_any()
+    Traceback (most recent call last):
+    ...
+    qala.errors.InputError: population.tif: no CRS; expected an equal-area CRS: assign one.
+    """
+
+    def __init__(self, subject: str) -> None:
+        self.subject = subject
+        self.items: list[QalaError] = []
+
+    def add(self, met: str, expected: str = "", remedy: str = "") -> None:
+        """Note one problem."""
+        self.items.append(InputError(met, expected, remedy))
+
+    def add_error(self, error: QalaError) -> None:
+        """Note a problem that another check raised, keeping each of a list apart."""
+        if isinstance(error, ProblemsError):
+            self.items.extend(error.problems)
+        else:
+            self.items.append(error)
+
+    def raise_if_any(self) -> None:
+        """Raise one error for everything noted so far.
+
+        Raises
+        ------
+        InputError
+            When at least one problem was added.
+        """
+        if not self.items:
+            return
+        if len(self.items) == 1:
+            only = self.items[0]
+            raise InputError(f"{self.subject}: {only.met}", only.expected, only.remedy)
+        raise ProblemsError(self.subject, self.items)

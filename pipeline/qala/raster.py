@@ -1,0 +1,628 @@
+"""Rasters: lazy reading and cloud-optimised writing on one grid.
+
+Missing values become NaN here and nowhere else. What a raster measures (people
+per cell, m² or share of a cell) is read from its metadata, or asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+from odc.geo.geobox import GeoBox
+
+from qala.errors import InputError, Problems
+from qala.grid import cell_area_m2, geobox_of, require_equal_area, require_same_grid
+
+if TYPE_CHECKING:
+    import rasterio
+    import xarray as xr
+
+Quantity = Literal["population", "built", "land", "cells"]
+Unit = Literal["people", "m2", "share", "percent", "class"]
+QUANTITIES: tuple[Quantity, ...] = ("population", "built", "land", "cells")
+
+#: GDAL's block cache while strips are read once each; its default of 5 % of
+#: the memory would hold blocks that are never asked for again
+BLOCK_CACHE_MB = 96
+#: bytes of decoded strips that one worker may hold
+STRIP_BYTES = 96 * 2**20
+#: no cell holds so many people; undeclared missing values such as 4294967295 or 3.4e38 do
+MAX_PEOPLE_PER_CELL = 1e8
+#: nodata of cell classes and of other uint8 outputs
+CLASS_NODATA = 255
+
+_UNIT_WORDS: dict[str, Unit] = {
+    "m2": "m2",
+    "m²": "m2",
+    "m^2": "m2",
+    "square metres": "m2",
+    "square meters": "m2",
+    "share": "share",
+    "fraction": "share",
+    "proportion": "share",
+    "1": "share",
+    "%": "percent",
+    "percent": "percent",
+}
+
+
+@dataclass(frozen=True)
+class RasterInfo:
+    """What a raster file says of itself.
+
+    Attributes
+    ----------
+    path
+        The file.
+    geobox
+        Its grid.
+    dtype
+        Data type of band 1.
+    nodata
+        Declared missing value, or None.
+    unit
+        What the values are, or None where the metadata does not tell.
+    block_rows
+        Height of a block; strips are read in multiples of it.
+    tags
+        File and band tags.
+    """
+
+    path: Path
+    geobox: GeoBox
+    dtype: np.dtype[Any]
+    nodata: float | None
+    unit: Unit | None
+    block_rows: int
+    tags: dict[str, str]
+
+
+@contextmanager
+def _gdal() -> Iterator[None]:
+    import rasterio
+
+    with rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE_MB):
+        yield
+
+
+def _open(path: str | Path) -> rasterio.DatasetReader:
+    """Open a raster or say why it can't be opened."""
+    import rasterio
+    from rasterio.errors import RasterioIOError
+
+    text = os.fspath(path)
+    if not text.startswith("/vsi") and "://" not in text:
+        file = Path(text)
+        if not file.exists():
+            raise InputError(f"{text} does not exist", "a raster file", "check the path")
+        if file.is_dir():
+            raise InputError(f"{text} is a folder", "a raster file", "name the file in it")
+        if file.stat().st_size == 0:
+            raise InputError(f"{text} is empty (0 bytes)", "a raster file", "fetch it again")
+    try:
+        return rasterio.open(text)
+    except RasterioIOError as error:
+        raise InputError(
+            f"{text} cannot be read as a raster ({error})",
+            "a GeoTIFF or another format GDAL reads",
+            "fetch or export it again; it may be truncated or of another kind",
+        ) from error
+
+
+def _unit_from_metadata(
+    source: rasterio.DatasetReader, quantity: Quantity | None, path: Path
+) -> Unit | None:
+    if quantity == "population":
+        return "people"
+    if quantity == "cells":
+        return "class"
+    words = [source.units[0] or ""]
+    tags = {**source.tags(), **source.tags(1)}
+    words += [v for k, v in tags.items() if k.lower() in {"unit", "units", "unittype"}]
+    for word in words:
+        unit = _UNIT_WORDS.get(word.strip().lower())
+        if unit:
+            return unit
+    # GHSL names its products in file and band: GHS_BUILT_S_… and GHS_LAND_… count m² per cell
+    named = re.search(r"GHS_(BUILT_S|LAND)_", path.name) or source.descriptions[0] in (
+        "BUILT_S",
+        "LAND",
+    )
+    if named and np.issubdtype(np.dtype(source.dtypes[0]), np.integer):
+        return "m2"
+    return None
+
+
+def inspect(path: str | Path, quantity: Quantity | None = None) -> RasterInfo:
+    """Read what a raster file says of itself, without its values.
+
+    Parameters
+    ----------
+    path
+        Raster file.
+    quantity
+        What it is meant to hold; helps to tell the unit.
+
+    Raises
+    ------
+    InputError
+        When the file cannot be read or holds more than one band.
+    """
+    file = Path(path)
+    with _open(path) as source:
+        if source.count != 1:
+            raise InputError(
+                f"{path} has {source.count} bands", "one band", "extract it: gdal_translate -b 1"
+            )
+        crs = source.crs
+        box = GeoBox(source.shape, source.transform, crs.to_wkt() if crs else None)
+        return RasterInfo(
+            path=file,
+            geobox=box,
+            dtype=np.dtype(source.dtypes[0]),
+            nodata=source.nodata,
+            unit=_unit_from_metadata(source, quantity, file),
+            block_rows=int(source.block_shapes[0][0]),
+            tags={**source.tags(), **source.tags(1)},
+        )
+
+
+def strip_rows(
+    width: int, height: int, block_rows: int, itemsize: int, *, chunk: int | None = None
+) -> int:
+    """Choose how many rows a strip has: whole blocks within the memory bound.
+
+    Parameters
+    ----------
+    width, height
+        Size of the raster in cells.
+    block_rows
+        Height of the file's blocks.
+    itemsize
+        Bytes per cell of everything read together.
+    chunk
+        Rows asked for by the user; wins over the bound.
+    """
+    if chunk is not None:
+        if chunk < 1:
+            raise InputError(f"chunk is {chunk}", "a number of rows of at least 1")
+        return min(chunk, height)
+    rows = max(1, STRIP_BYTES // max(1, width * itemsize))
+    blocks = max(1, rows // block_rows) if block_rows < height else 1
+    return int(min(height, max(blocks * block_rows, 1)))
+
+
+def _float_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the smallest float type that holds every value of a type GHSL uses."""
+    if dtype in (np.dtype("float32"), np.dtype("float64")):
+        return dtype
+    # counts of m² per cell reach 1e6 (1 km): exact in float32, which holds integers to 1.6e7
+    return np.dtype("float32") if dtype.itemsize <= 4 else np.dtype("float64")
+
+
+def _read_strip(
+    path: str, start: int, stop: int, nodata: float | None, dtype: str, keep: bool
+) -> np.ndarray[Any, Any]:
+    """Read rows of a raster through a handle of its own, missing values as NaN."""
+    from rasterio.errors import RasterioError
+    from rasterio.windows import Window
+
+    with _gdal(), _open(path) as source:
+        try:
+            values = source.read(1, window=Window(0, start, source.width, stop - start))
+        except RasterioError as error:
+            raise InputError(
+                f"{path} breaks off in rows {start} to {stop} ({error})",
+                "a complete file",
+                "fetch or export it again",
+            ) from error
+    if keep:
+        return cast("np.ndarray[Any, Any]", values)
+    from qala._kernels import missing_to_nan
+
+    return missing_to_nan(values, nodata, np.dtype(dtype))
+
+
+def open_raster(
+    path: str | Path | Sequence[str | Path],
+    quantity: Quantity = "population",
+    *,
+    nodata: float | None = None,
+    unit: Unit | None = None,
+    chunk: int | None = None,
+) -> xr.DataArray:
+    """Open a raster lazily on its grid, one strip of rows a chunk.
+
+    Parameters
+    ----------
+    path
+        A file, or several tiles of one grid, which are joined.
+    quantity
+        What it holds: ``population`` (people per cell), ``built`` or ``land``
+        (m², share or percent of a cell), ``cells`` (classes).
+    nodata
+        Missing value, where the file does not declare it.
+    unit
+        Unit of ``built`` and ``land``, where the file does not tell.
+    chunk
+        Rows per chunk; default: whole blocks within a memory bound.
+
+    Returns
+    -------
+    xarray.DataArray
+        dims (y, x), dask-backed, float with NaN where missing (uint8 for
+        ``cells``); ``attrs["units"]`` is one of people, m2, share, percent, class.
+
+    Raises
+    ------
+    InputError
+        When a file cannot be read, has no CRS or several bands, or tiles do
+        not fit one grid.
+    """
+    import dask.array
+    import xarray as xr
+    from dask.base import tokenize
+    from odc.geo.xr import xr_coords
+
+    paths = [path] if isinstance(path, str | os.PathLike) else list(path)
+    if not paths:
+        raise InputError("no raster was named", "at least one file")
+    source: str | Path = paths[0]
+    if len(paths) > 1:
+        source = _join_tiles(paths)
+    info = inspect(source, quantity)
+    box = info.geobox
+    if box.crs is None:
+        require_equal_area(box, Path(paths[0]).name)
+    keep = quantity == "cells"
+    if keep and info.dtype != np.dtype("uint8"):
+        raise InputError(
+            f"{source} holds {info.dtype} values",
+            "a class raster of uint8 as `qala cells` writes it",
+            "name the output of `qala cells`",
+        )
+    dtype = info.dtype if keep else _float_type(info.dtype)
+    missing = info.nodata if nodata is None else nodata
+    height, width = box.shape
+    rows = strip_rows(
+        width, height, info.block_rows, info.dtype.itemsize + dtype.itemsize, chunk=chunk
+    )
+    starts = range(0, height, rows)
+    stamp = [os.stat(p).st_mtime_ns for p in paths if os.path.exists(p)]
+    name = "read-" + tokenize([os.fspath(p) for p in paths], stamp, rows, missing, str(dtype))
+    import dask
+
+    read = dask.delayed(_read_strip, pure=True)
+    blocks = [
+        dask.array.from_delayed(
+            read(
+                os.fspath(source),
+                start,
+                min(start + rows, height),
+                missing,
+                dtype.str,
+                keep,
+                dask_key_name=(f"{name}-{start}"),
+            ),
+            shape=(min(start + rows, height) - start, width),
+            dtype=dtype,
+        )
+        for start in starts
+    ]
+    data = dask.array.concatenate(blocks, axis=0)
+    found_unit = unit or info.unit
+    attrs: dict[str, Any] = {"source": ", ".join(os.fspath(p) for p in paths)}
+    if found_unit:
+        attrs["units"] = found_unit
+    if missing is not None or info.dtype.kind != "f":
+        attrs["nodata_declared"] = True
+    return xr.DataArray(data, coords=xr_coords(box), dims=("y", "x"), name=quantity, attrs=attrs)
+
+
+def _join_tiles(paths: Sequence[str | Path]) -> str:
+    """Describe tiles of one grid as a virtual raster in memory and return its name."""
+    infos = [inspect(p) for p in paths]
+    problems = Problems("tiles")
+    first = infos[0]
+    for info in infos[1:]:
+        a, b = first.geobox.transform, info.geobox.transform
+        if info.geobox.crs != first.geobox.crs:
+            problems.add(f"{info.path.name} has another CRS than {first.path.name}", "one CRS")
+        elif abs(a.a - b.a) > 1e-6 or abs(((a.c - b.c) / a.a) % 1.0) > 1e-3:
+            problems.add(
+                f"{info.path.name} is not aligned with {first.path.name}", "tiles of one grid"
+            )
+        if info.dtype != first.dtype or repr(info.nodata) != repr(first.nodata):
+            problems.add(
+                f"{info.path.name} is {info.dtype} with nodata {info.nodata}",
+                f"{first.dtype} with nodata {first.nodata} as {first.path.name}",
+            )
+    problems.raise_if_any()
+    boxes = [i.geobox.boundingbox for i in infos]
+    left, top = min(b.left for b in boxes), max(b.top for b in boxes)
+    right, bottom = max(b.right for b in boxes), min(b.bottom for b in boxes)
+    size = first.geobox.transform.a
+    width, height = round((right - left) / size), round((top - bottom) / size)
+    gdal_type = {
+        "float32": "Float32", "float64": "Float64", "uint8": "Byte", "uint16": "UInt16",
+        "int16": "Int16", "uint32": "UInt32", "int32": "Int32",
+    }[first.dtype.name]  # fmt: skip
+    nodata = first.nodata
+    fill = "" if nodata is None else f"<NoDataValue>{nodata!r}</NoDataValue>"
+    sources = []
+    for info, box in zip(infos, boxes, strict=True):
+        h, w = info.geobox.shape
+        x, y = round((box.left - left) / size), round((top - box.top) / size)
+        tag = "SimpleSource" if nodata is None else "ComplexSource"
+        extra = "" if nodata is None else f"<NODATA>{nodata!r}</NODATA>"
+        sources.append(
+            f'<{tag}><SourceFilename relativeToVRT="0">{_xml(info.path.resolve())}'
+            f"</SourceFilename><SourceBand>1</SourceBand>"
+            f'<SrcRect xOff="0" yOff="0" xSize="{w}" ySize="{h}"/>'
+            f'<DstRect xOff="{x}" yOff="{y}" xSize="{w}" ySize="{h}"/>{extra}</{tag}>'
+        )
+    crs = first.geobox.crs
+    return (
+        f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}">'
+        f"<SRS>{_xml(crs.to_wkt() if crs else '')}</SRS>"
+        f"<GeoTransform>{left}, {size}, 0, {top}, 0, {-size}</GeoTransform>"
+        f'<VRTRasterBand dataType="{gdal_type}" band="1">{fill}{"".join(sources)}'
+        "</VRTRasterBand></VRTDataset>"
+    )
+
+
+def _xml(text: object) -> str:
+    from xml.sax.saxutils import escape
+
+    return escape(str(text))
+
+
+def require_population(population: xr.DataArray) -> GeoBox:
+    """Return the population's grid after the checks every flow needs.
+
+    Raises
+    ------
+    InputError
+        When the CRS is missing or not equal-area, or cells are not square.
+    """
+    box = geobox_of(population)
+    require_equal_area(box, str(population.attrs.get("source", population.name or "population")))
+    return box
+
+
+def require_on_grid(population: xr.DataArray, **others: xr.DataArray | None) -> None:
+    """Refuse rasters that do not share the population's grid, all at once."""
+    box = geobox_of(population)
+    problems = Problems("rasters")
+    for name, raster in others.items():
+        if raster is None:
+            continue
+        try:
+            require_same_grid(box, geobox_of(raster), name)
+        except InputError as error:
+            problems.add_error(error)
+    problems.raise_if_any()
+
+
+def to_share(raster: xr.DataArray, *, cell_area: float | None = None) -> float:
+    """Return the factor that turns a raster's values into shares of a cell.
+
+    Raises
+    ------
+    InputError
+        When the unit is not known.
+    """
+    area = cell_area_m2(geobox_of(raster)) if cell_area is None else cell_area
+    factors = {"m2": 1.0 / area, "share": 1.0, "percent": 0.01}
+    unit = raster.attrs.get("units")
+    if unit not in factors:
+        name = raster.name or "raster"
+        raise InputError(
+            f"{name} does not tell its unit",
+            "m2, share or percent",
+            f"pass --{name}-unit (m2, share or percent), or write it in the file with "
+            f"gdal_edit.py -units m2",
+        )
+    return factors[unit]
+
+
+def aggregate(raster: xr.DataArray, factor: int) -> xr.DataArray:
+    """Sum blocks of factor × factor cells, for instance 100 m to 1 km.
+
+    Parameters
+    ----------
+    raster
+        dims (y, x); counts or areas, whose sums keep their meaning.
+    factor
+        Cells to join along each side. Rows and columns that do not fill a block
+        at the lower and right edge are joined as they are.
+
+    Returns
+    -------
+    xarray.DataArray
+        dims (y, x), lazy; NaN where every cell of a block is missing.
+    """
+    if factor < 1:
+        raise InputError(f"factor is {factor}", "a whole number of at least 1")
+    box = geobox_of(raster)
+    height, width = box.shape
+    padded = raster.pad(
+        y=(0, -height % factor), x=(0, -width % factor), constant_values=np.nan
+    ).drop_vars(list(raster.coords))
+    summed = padded.coarsen(y=factor, x=factor).sum(min_count=1, keep_attrs=True)
+    from odc.geo.xr import xr_coords
+
+    target = GeoBox(summed.shape, box.transform * box.transform.scale(factor), box.crs)
+    return summed.assign_coords(xr_coords(target)).assign_attrs(raster.attrs).rename(raster.name)
+
+
+def write_raster(
+    data: xr.DataArray,
+    path: str | Path,
+    *,
+    nodata: float | None = None,
+    description: str = "",
+    tags: dict[str, str] | None = None,
+    colours: dict[int, tuple[int, int, int]] | None = None,
+    cloud_optimised: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write a raster strip by strip; it appears whole or not at all.
+
+    Parameters
+    ----------
+    data
+        dims (y, x); dask-backed data is computed strip by strip.
+    path
+        GeoTIFF to write.
+    nodata
+        Declared missing value; default NaN for floats, 255 for uint8.
+    description
+        Name of the band.
+    tags
+        Metadata of the file.
+    colours
+        Colour table of a uint8 raster: value to (red, green, blue).
+    cloud_optimised
+        Order the file as a cloud-optimised GeoTIFF with overviews.
+    progress
+        Called with the number of strips done and in all.
+
+    Returns
+    -------
+    pathlib.Path
+        The file written.
+
+    Raises
+    ------
+    InputError
+        When the folder cannot be written to.
+    """
+    import dask
+    import rasterio
+    from rasterio.shutil import copy as raster_copy
+
+    target = Path(path)
+    box = geobox_of(data)
+    dtype = data.dtype
+    if nodata is None:
+        nodata = float(CLASS_NODATA) if dtype == np.uint8 else float("nan")
+    require_writable(target)
+    token = f".{target.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    work, final = target.with_name(token + ".work.tif"), target.with_name(token + ".tif")
+    height, width = box.shape
+    categorical = dtype.kind in "iu"
+    profile: dict[str, Any] = {
+        "driver": "GTiff",
+        "height": height,
+        "width": width,
+        "count": 1,
+        "dtype": dtype.name,
+        "crs": box.crs.to_wkt() if box.crs else None,
+        "transform": box.transform,
+        "nodata": nodata,
+        "tiled": True,
+        "blockxsize": 512,
+        "blockysize": 512,
+        "compress": "DEFLATE",
+        "zlevel": 1 if cloud_optimised else 6,
+        "predictor": 1 if categorical else 3,
+        "num_threads": "ALL_CPUS",
+        "bigtiff": "IF_SAFER",
+        "sparse_ok": False,
+    }
+    try:
+        with _gdal(), rasterio.open(work, "w", **profile) as sink:
+            if description:
+                sink.set_band_description(1, description)
+            if tags:
+                sink.update_tags(**tags)
+            if colours:
+                sink.write_colormap(1, {k: (*v, 255) for k, v in colours.items()})
+            lazy = data.data if dask.is_dask_collection(data) else None
+            if lazy is None:
+                sink.write(np.asarray(data.data), 1)
+            else:
+                _store(lazy, sink, progress)
+        if cloud_optimised:
+            with _gdal():
+                raster_copy(
+                    work,
+                    final,
+                    driver="COG",
+                    compress="DEFLATE",
+                    level=6,
+                    predictor="NO" if categorical else "YES",
+                    blocksize=512,
+                    overview_resampling="MODE" if categorical else "AVERAGE",
+                    num_threads="ALL_CPUS",
+                    bigtiff="IF_SAFER",
+                )
+        else:
+            work.replace(final)
+        final.replace(target)
+    except OSError as error:
+        raise InputError(
+            f"{target} could not be written ({error})",
+            "a folder with room that this user may write to",
+            "free some space or choose another folder with -o",
+        ) from error
+    finally:
+        work.unlink(missing_ok=True)
+        final.unlink(missing_ok=True)
+    return target
+
+
+def _store(
+    lazy: Any, sink: rasterio.io.DatasetWriter, progress: Callable[[int, int], None] | None
+) -> None:
+    """Compute a lazy array and write each block as it comes."""
+    from dask.utils import SerializableLock
+    from rasterio.windows import Window
+
+    total = int(np.prod(lazy.numblocks))
+    done = 0
+
+    class _Sink:
+        def __setitem__(self, key: tuple[slice, slice], values: np.ndarray[Any, Any]) -> None:
+            nonlocal done
+            rows, cols = key
+            window = Window(cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start)
+            sink.write(values, 1, window=window)
+            done += 1
+            if progress:
+                progress(done, total)
+
+    from qala.compute import store
+
+    store(lazy, _Sink(), SerializableLock())
+
+
+def require_writable(path: str | Path) -> None:
+    """Make the folder of an output and refuse a place that can't be written to.
+
+    Raises
+    ------
+    InputError
+        Before any work is done.
+    """
+    folder = Path(path).resolve().parent
+    remedy = "choose another place with -o or --out"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be made ({error.strerror})", "a folder", remedy
+        ) from error
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{folder} is not writable", "a folder this user may write to", remedy)
+    if Path(path).is_dir():
+        raise InputError(f"{path} is a folder", "the name of a file to write", remedy)
