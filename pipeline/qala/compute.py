@@ -86,24 +86,33 @@ def client() -> Any | None:
         return None
 
 
-def store(lazy: Any, sink: Any, lock: Any) -> None:
-    """Compute a dask array block by block into an object with ``__setitem__``.
+def store(lazies: list[Any], sinks: list[Any]) -> None:
+    """Compute dask arrays together, block by block, into objects with ``__setitem__``.
 
-    Blocks come in any order. On a cluster the blocks travel to this process,
-    which alone writes.
+    Blocks come in any order; one is written at a time. On a cluster they
+    travel to this process, which alone writes.
     """
+    import threading
+
     import dask.array
     from dask.array.core import slices_from_chunks
 
     active = client()
     if active is None:
-        dask.array.store(lazy, sink, lock=lock)
+        dask.array.store(lazies, sinks, lock=threading.Lock())
         return
     from distributed import as_completed
 
-    blocks = lazy.to_delayed().ravel()
-    futures = active.compute(list(blocks))
-    where = dict(zip((f.key for f in futures), slices_from_chunks(lazy.chunks), strict=True))
-    for future, values in as_completed(futures, with_results=True):
-        sink[where[future.key]] = values
+    blocks, targets = [], []
+    for lazy, sink in zip(lazies, sinks, strict=True):
+        blocks += list(lazy.to_delayed().ravel())
+        targets += [(sink, where) for where in slices_from_chunks(lazy.chunks)]
+    futures = active.compute(blocks)
+    where = {f.key: target for f, target in zip(futures, targets, strict=True)}
+    waiting = as_completed(futures, with_results=True)
+    # each block leaves the workers' memory once it is written
+    del futures
+    for future, values in waiting:
+        sink, key = where[future.key]
+        sink[key] = values
         future.release()

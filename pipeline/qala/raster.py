@@ -464,63 +464,131 @@ def aggregate(raster: xr.DataArray, factor: int) -> xr.DataArray:
     return summed.assign_coords(xr_coords(target)).assign_attrs(raster.attrs).rename(raster.name)
 
 
-def write_raster(
-    data: xr.DataArray,
-    path: str | Path,
-    *,
-    nodata: float | None = None,
-    description: str = "",
-    tags: dict[str, str] | None = None,
-    colours: dict[int, tuple[int, int, int]] | None = None,
-    cloud_optimised: bool = True,
-    progress: Callable[[int, int], None] | None = None,
-) -> Path:
-    """Write a raster strip by strip; it appears whole or not at all.
+@dataclass(frozen=True)
+class RasterFile:
+    """A raster to be written and how.
 
-    Parameters
+    Attributes
     ----------
     data
         dims (y, x); dask-backed data is computed strip by strip.
     path
         GeoTIFF to write.
     nodata
-        Declared missing value; default NaN for floats, 255 for uint8.
-    description
-        Name of the band.
+        Declared missing value; default NaN for floats, 255 for uint8, 0 else.
     tags
         Metadata of the file.
     colours
         Colour table of a uint8 raster: value to (red, green, blue).
+    """
+
+    data: xr.DataArray
+    path: Path
+    nodata: float | None = None
+    tags: dict[str, str] | None = None
+    colours: dict[int, tuple[int, int, int]] | None = None
+
+
+def write_raster(
+    data: xr.DataArray,
+    path: str | Path,
+    *,
+    nodata: float | None = None,
+    tags: dict[str, str] | None = None,
+    colours: dict[int, tuple[int, int, int]] | None = None,
+    cloud_optimised: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write one raster; see :func:`write_rasters`."""
+    file = RasterFile(data, Path(path), nodata, tags, colours)
+    return write_rasters([file], cloud_optimised=cloud_optimised, progress=progress)[0]
+
+
+def write_rasters(
+    files: Sequence[RasterFile],
+    *,
+    cloud_optimised: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Path]:
+    """Write rasters strip by strip, all from one computation.
+
+    Each file appears whole or not at all; work that several of them share is
+    done once.
+
+    Parameters
+    ----------
+    files
+        What to write and where.
     cloud_optimised
-        Order the file as a cloud-optimised GeoTIFF with overviews.
+        Order the files as cloud-optimised GeoTIFFs with overviews.
     progress
         Called with the number of strips done and in all.
 
     Returns
     -------
-    pathlib.Path
-        The file written.
+    list of pathlib.Path
+        The files written.
 
     Raises
     ------
     InputError
-        When the folder cannot be written to.
+        When a folder cannot be written to or is full.
     """
+    from contextlib import ExitStack
+
     import dask
     import rasterio
-    from rasterio.shutil import copy as raster_copy
 
-    target = Path(path)
-    box = geobox_of(data)
-    dtype = data.dtype
+    for file in files:
+        require_writable(file.path)
+    token = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    works = [f.path.with_name(f".{f.path.name}.{token}.work.tif") for f in files]
+    finals = [f.path.with_name(f".{f.path.name}.{token}.tif") for f in files]
+    try:
+        with _gdal(), ExitStack() as stack:
+            sinks = []
+            for file, work in zip(files, works, strict=True):
+                profile = _profile(file, fast=cloud_optimised)
+                sink = stack.enter_context(rasterio.open(work, "w", **profile))
+                _describe(sink, file)
+                sinks.append(sink)
+            lazies, targets = [], []
+            for file, sink in zip(files, sinks, strict=True):
+                if dask.is_dask_collection(file.data.data):
+                    lazies.append(file.data.data)
+                    targets.append(sink)
+                else:
+                    sink.write(np.asarray(file.data.data), 1)
+            _store(lazies, targets, progress)
+        for file, work, final in zip(files, works, finals, strict=True):
+            if cloud_optimised:
+                _to_cog(work, final, categorical=file.data.dtype.kind in "iu")
+                work.unlink()
+            else:
+                work.replace(final)
+        # renamed only when all are whole
+        for file, final in zip(files, finals, strict=True):
+            final.replace(file.path)
+    except OSError as error:
+        raise InputError(
+            f"{', '.join(str(f.path) for f in files)} could not be written ({error})",
+            "a folder with room that this user may write to",
+            "free some space or choose another folder",
+        ) from error
+    finally:
+        for path in (*works, *finals):
+            path.unlink(missing_ok=True)
+    return [f.path for f in files]
+
+
+def _profile(file: RasterFile, *, fast: bool) -> dict[str, Any]:
+    box = geobox_of(file.data)
+    dtype = file.data.dtype
+    nodata = file.nodata
     if nodata is None:
-        nodata = float(CLASS_NODATA) if dtype == np.uint8 else float("nan")
-    require_writable(target)
-    token = f".{target.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    work, final = target.with_name(token + ".work.tif"), target.with_name(token + ".tif")
+        nodata = float("nan") if dtype.kind == "f" else CLASS_NODATA if dtype == np.uint8 else 0
     height, width = box.shape
-    categorical = dtype.kind in "iu"
-    profile: dict[str, Any] = {
+    return {
         "driver": "GTiff",
         "height": height,
         "width": width,
@@ -533,77 +601,78 @@ def write_raster(
         "blockxsize": 512,
         "blockysize": 512,
         "compress": "DEFLATE",
-        "zlevel": 1 if cloud_optimised else 6,
-        "predictor": 1 if categorical else 3,
+        "zlevel": 1 if fast else 6,
+        "predictor": 1 if dtype.kind in "iu" else 3,
         "num_threads": "ALL_CPUS",
         "bigtiff": "IF_SAFER",
-        "sparse_ok": False,
     }
-    try:
-        with _gdal(), rasterio.open(work, "w", **profile) as sink:
-            if description:
-                sink.set_band_description(1, description)
-            if tags:
-                sink.update_tags(**tags)
-            if colours:
-                sink.write_colormap(1, {k: (*v, 255) for k, v in colours.items()})
-            lazy = data.data if dask.is_dask_collection(data) else None
-            if lazy is None:
-                sink.write(np.asarray(data.data), 1)
-            else:
-                _store(lazy, sink, progress)
-        if cloud_optimised:
-            with _gdal():
-                raster_copy(
-                    work,
-                    final,
-                    driver="COG",
-                    compress="DEFLATE",
-                    level=6,
-                    predictor="NO" if categorical else "YES",
-                    blocksize=512,
-                    overview_resampling="MODE" if categorical else "AVERAGE",
-                    num_threads="ALL_CPUS",
-                    bigtiff="IF_SAFER",
-                )
-        else:
-            work.replace(final)
-        final.replace(target)
-    except OSError as error:
-        raise InputError(
-            f"{target} could not be written ({error})",
-            "a folder with room that this user may write to",
-            "free some space or choose another folder with -o",
-        ) from error
-    finally:
-        work.unlink(missing_ok=True)
-        final.unlink(missing_ok=True)
-    return target
+
+
+def _describe(sink: rasterio.io.DatasetWriter, file: RasterFile) -> None:
+    if file.data.name:
+        sink.set_band_description(1, str(file.data.name))
+    units = file.data.attrs.get("units")
+    if units:
+        sink.set_band_unit(1, str(units))
+    if file.tags:
+        sink.update_tags(**file.tags)
+    if file.colours:
+        sink.write_colormap(1, {k: (*v, 255) for k, v in file.colours.items()})
+
+
+def _to_cog(work: Path, final: Path, *, categorical: bool) -> None:
+    from rasterio.shutil import copy
+
+    with _gdal():
+        copy(
+            work,
+            final,
+            driver="COG",
+            compress="DEFLATE",
+            level=6,
+            predictor="NO" if categorical else "YES",
+            blocksize=512,
+            overview_resampling="MODE" if categorical else "AVERAGE",
+            num_threads="ALL_CPUS",
+            bigtiff="IF_SAFER",
+        )
+
+
+class _Target:
+    """Writes the blocks of an array into an open raster, in any order."""
+
+    def __init__(self, sink: rasterio.io.DatasetWriter, tell: Callable[[], None]) -> None:
+        self.sink, self.tell = sink, tell
+
+    def __setitem__(self, key: tuple[slice, slice], values: np.ndarray[Any, Any]) -> None:
+        from rasterio.windows import Window
+
+        rows, cols = key
+        window = Window(cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start)
+        self.sink.write(values, 1, window=window)
+        self.tell()
 
 
 def _store(
-    lazy: Any, sink: rasterio.io.DatasetWriter, progress: Callable[[int, int], None] | None
+    lazies: Sequence[Any],
+    sinks: Sequence[rasterio.io.DatasetWriter],
+    progress: Callable[[int, int], None] | None,
 ) -> None:
-    """Compute a lazy array and write each block as it comes."""
-    from dask.utils import SerializableLock
-    from rasterio.windows import Window
-
-    total = int(np.prod(lazy.numblocks))
-    done = 0
-
-    class _Sink:
-        def __setitem__(self, key: tuple[slice, slice], values: np.ndarray[Any, Any]) -> None:
-            nonlocal done
-            rows, cols = key
-            window = Window(cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start)
-            sink.write(values, 1, window=window)
-            done += 1
-            if progress:
-                progress(done, total)
-
+    """Compute lazy arrays together and write each block as it comes."""
     from qala.compute import store
 
-    store(lazy, _Sink(), SerializableLock())
+    if not lazies:
+        return
+    total = sum(int(np.prod(a.numblocks)) for a in lazies)
+    done = 0
+
+    def tell() -> None:
+        nonlocal done
+        done += 1
+        if progress:
+            progress(done, total)
+
+    store(list(lazies), [_Target(s, tell) for s in sinks])
 
 
 def require_writable(path: str | Path) -> None:

@@ -71,6 +71,10 @@ class Runs:
         """Return the same runs with other values."""
         return Runs(self.row, self.start, self.stop, value)
 
+    def coded(self, code: int) -> Runs:
+        """Return the same runs, all of one class."""
+        return self.carrying(np.full(self.row.size, code, np.uint8))
+
 
 @dataclass(frozen=True)
 class _Strip:
@@ -93,7 +97,7 @@ class _Plan:
     height: int
     width: int
     centres: Runs
-    paints: tuple[Runs, ...]
+    paints: dict[int, tuple[Runs, ...]]
     states: Array | None
     low: dict[int, Array]
     counts: dict[str, float]
@@ -172,19 +176,48 @@ def classify_cells(
     >>> int((classify_cells(population) == 3).sum())
     9
     """
-    codes = level_codes(level)
-    lazy, plan, strips = _prepare(
-        population, built, land, level=level, ruleset=ruleset, chunk=chunk, **thresholds
+    level_codes(level)
+    painter = _prepare(
+        population, built, land, level2=level == 2, ruleset=ruleset, chunk=chunk, **thresholds
     )
-    name = f"degurba_l{level}"
-    attrs = {
-        "units": "class",
-        "level": level,
-        "ruleset": ruleset,
-        "codes": ",".join(str(c) for c in codes),
-        "long_name": f"Degree of Urbanisation, level {level}",
-    }
-    return _painted(population, lazy, plan, strips, level, np.dtype("uint8"), name, attrs)
+    return painter.classes(level)
+
+
+def classify_levels(
+    population: xr.DataArray,
+    built: xr.DataArray | None = None,
+    land: xr.DataArray | None = None,
+    *,
+    ruleset: str = "R2023A",
+    chunk: int | None = None,
+    **thresholds: Any,
+) -> xr.Dataset:
+    """Classify cells at both levels and number the centres from one scan.
+
+    Parameters
+    ----------
+    population, built, land, ruleset, chunk, **thresholds
+        As for :func:`classify_cells`.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``degurba_l1`` and ``degurba_l2`` (uint8, 255 without data) and
+        ``centre`` (int32, 0 outside centres); computing them together reads
+        the input once.
+
+    Raises
+    ------
+    InputError
+        As :func:`classify_cells`.
+    """
+    import xarray as xr
+
+    painter = _prepare(
+        population, built, land, level2=True, ruleset=ruleset, chunk=chunk, **thresholds
+    )
+    found = (painter.classes(1), painter.classes(2), painter.labels())
+    return xr.Dataset({array.name: array for array in found})
 
 
 def label_centres(
@@ -215,11 +248,10 @@ def label_centres(
     InputError
         As :func:`classify_cells`.
     """
-    lazy, plan, strips = _prepare(
-        population, built, land, level=1, ruleset=ruleset, chunk=chunk, **thresholds
+    painter = _prepare(
+        population, built, land, level2=False, ruleset=ruleset, chunk=chunk, **thresholds
     )
-    attrs = {"units": "label", "ruleset": ruleset, "long_name": "urban centre"}
-    return _painted(population, lazy, plan, strips, 0, np.dtype("int32"), "centre", attrs)
+    return painter.labels()
 
 
 def urban_centres(
@@ -309,16 +341,64 @@ def _named(centres: gpd.GeoDataFrame, places: gpd.GeoDataFrame) -> gpd.GeoDataFr
 # --- wiring ---------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Painter:
+    """A joined plan, eager or delayed, and the strips it is painted in."""
+
+    like: xr.DataArray
+    plan: Any
+    strips: list[tuple[int, int]]
+    lazy: bool
+    ruleset: str
+
+    def classes(self, level: int) -> xr.DataArray:
+        attrs = {
+            "units": "class",
+            "level": level,
+            "ruleset": self.ruleset,
+            "codes": ",".join(str(c) for c in level_codes(level)),
+            "long_name": f"Degree of Urbanisation, level {level}",
+        }
+        return self._painted(level, np.dtype("uint8"), f"degurba_l{level}", attrs)
+
+    def labels(self) -> xr.DataArray:
+        attrs = {"units": "label", "ruleset": self.ruleset, "long_name": "urban centre"}
+        return self._painted(0, np.dtype("int32"), "centre", attrs)
+
+    def _painted(
+        self, level: int, dtype: np.dtype[Any], name: str, attrs: dict[str, Any]
+    ) -> xr.DataArray:
+        import xarray as xr
+
+        height, width = self.like.sizes["y"], self.like.sizes["x"]
+        if self.lazy:
+            import dask
+            import dask.array
+
+            paint = dask.delayed(_paint_strip, pure=True)
+            blocks = [
+                dask.array.from_delayed(paint(self.plan, first, n, level), (n, width), dtype)
+                for first, n in self.strips
+            ]
+            data: Any = dask.array.concatenate(blocks)
+        else:
+            data = np.empty((height, width), dtype)
+            for first, n in self.strips:
+                data[first : first + n] = _paint_strip(self.plan, first, n, level)
+        coords = {c: self.like.coords[c] for c in self.like.coords}
+        return xr.DataArray(data, coords=coords, dims=("y", "x"), name=name, attrs=attrs)
+
+
 def _prepare(
     population: xr.DataArray,
     built: xr.DataArray | None,
     land: xr.DataArray | None,
     *,
-    level: int,
+    level2: bool,
     ruleset: str,
     chunk: int | None,
     **thresholds: Any,
-) -> tuple[bool, Any, list[tuple[int, int]]]:
+) -> _Painter:
     """Scan and join; eager or as delayed objects, by what the inputs are."""
     import dask
     from dask.base import is_dask_collection
@@ -338,7 +418,7 @@ def _prepare(
         )
     setup = _Setup(
         rules=rules,
-        level2=level == 2,
+        level2=level2,
         cell_km2=cell_area_m2(box) / 1e6,
         built_unit=1.0 / to_share(built) if built is not None else 1.0,
         land_unit=1.0 / to_share(land) if land is not None else 1.0,
@@ -367,13 +447,14 @@ def _prepare(
             scan(p, b, g, first, setup) for (first, _), p, b, g in zip(strips, *blocks, strict=True)
         ]
         plan = dask.delayed(_join, pure=True)(scans, setup, height, width, sources)
-        return True, plan, strips
+        return _Painter(population, plan, strips, True, ruleset)
     parts = (
         (first, [None if a is None else np.asarray(a[first : first + n]) for a in arrays])
         for first, n in strips
     )
     scans = [_scan_strip(p, b, g, first, setup) for first, (p, b, g) in parts]
-    return False, _join(scans, setup, height, width, sources), strips
+    joined = _join(scans, setup, height, width, sources)
+    return _Painter(population, joined, strips, False, ruleset)
 
 
 def _strips(
@@ -490,12 +571,9 @@ def _join(
     cluster = _concat([s.cluster for s in scans])
     component, people = _components(cluster, height, 8)
     counts["centres"] = float(centres.value.max(initial=0))
+    urban = cluster.where((people >= rules.cluster_population)[component])
+    paints: dict[int, tuple[Runs, ...]] = {1: (urban.coded(2), centres.coded(3))}
     if not setup.level2:
-        urban = cluster.where((people >= rules.cluster_population)[component])
-        paints: tuple[Runs, ...] = (
-            urban.carrying(np.full(urban.row.size, 2, np.uint8)),
-            centres.carrying(np.full(centres.row.size, 3, np.uint8)),
-        )
         return _Plan(height, width, centres, paints, states, {}, counts)
 
     dense_urban = dense.where((dense_people >= rules.dense_population)[dense_component])
@@ -519,11 +597,11 @@ def _join(
     code[people >= rules.rural_cluster_population] = 13
     code[people >= rules.cluster_population] = 21
     semi_code = np.where(is_semi, 22, 0).astype(np.uint8)
-    paints = (
+    paints[2] = (
         cluster.carrying(code[component]),
         semi.carrying(semi_code[semi_component]),
-        dense_urban.carrying(np.full(dense_urban.row.size, 23, np.uint8)),
-        centres.carrying(np.full(centres.row.size, 30, np.uint8)),
+        dense_urban.coded(23),
+        centres.coded(30),
     )
     low = {s.first_row: s.low for s in scans if s.low is not None}
     return _Plan(height, width, centres, paints, states, low, counts)
@@ -642,41 +720,9 @@ def _paint_strip(plan: _Plan, first_row: int, rows: int, level: int) -> Array:
     empty = np.zeros((0, 0), np.uint8)
     states = plan.states[first_row:last] if plan.states is not None else empty
     plain, low_code, water = (1, 1, 0) if level == 1 else (11, 12, 10)
-    low = plan.low.get(first_row, empty)
+    low = plan.low.get(first_row, empty) if level == 2 else empty
     _kernels.paint_base(out, states, low, plain, low_code, water, CLASS_NODATA)
-    for table in plan.paints:
+    for table in plan.paints[level]:
         part = table.between(first_row, last)
         _kernels.paint_runs(out, first_row, part.row, part.start, part.stop, part.value)
     return out
-
-
-def _painted(
-    like: xr.DataArray,
-    lazy: bool,
-    plan: Any,
-    strips: Sequence[tuple[int, int]],
-    level: int,
-    dtype: np.dtype[Any],
-    name: str,
-    attrs: dict[str, Any],
-) -> xr.DataArray:
-    import xarray as xr
-
-    height, width = like.sizes["y"], like.sizes["x"]
-    if lazy:
-        import dask
-        import dask.array
-
-        paint = dask.delayed(_paint_strip, pure=True)
-        data: Any = dask.array.concatenate(
-            [
-                dask.array.from_delayed(paint(plan, first, n, level), (n, width), dtype)
-                for first, n in strips
-            ]
-        )
-    else:
-        data = np.empty((height, width), dtype)
-        for first, n in strips:
-            data[first : first + n] = _paint_strip(plan, first, n, level)
-    coords = {c: like.coords[c] for c in like.coords}
-    return xr.DataArray(data, coords=coords, dims=("y", "x"), name=name, attrs=attrs)
