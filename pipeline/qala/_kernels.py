@@ -41,12 +41,17 @@ N_STATS = 14
 def missing_to_nan(values: Array, nodata: float | None, dtype: np.dtype[Any]) -> Array:
     """Return values as floats with NaN where they equal the missing value.
 
-    Floats are changed in place: the caller has just read them.
+    The values are changed in place where they can be: the caller has just read them.
     """
     if values.dtype.kind == "f":
         if nodata is not None and nodata == nodata:
             _replace(values, values.dtype.type(nodata))
         return values
+    if values.dtype.itemsize == dtype.itemsize:
+        # same size: rewritten in place, a strip of memory less
+        result = values.view(dtype)
+        _convert(values, result, np.nan if nodata is None else nodata)
+        return result
     result = np.empty(values.shape, dtype)
     if nodata is None:
         result[...] = values
@@ -118,71 +123,59 @@ def scan(
         whether any is not plain; the packed low-density bits; statistics.
     """
     rows, cols = pop.shape
-    stats = np.zeros(N_STATS)
-    stats[S_BUILT_MAX] = -np.inf
-    stats[S_LAND_MAX] = -np.inf
-    stats[S_BUILT_MIN] = np.inf
-    stats[S_LAND_MIN] = np.inf
-    stats[S_POP_MAX] = -np.inf
-    stats[S_FIRST_ROW] = -1
     states = np.zeros((rows, (cols + 3) // 4), np.uint8)
     any_state = False
     low = np.zeros((rows if level2 else 0, (cols + 7) // 8), np.uint8)
     any_low = False
-    flags = np.zeros(cols, np.uint8)
-    # one set of growing columns for each of the three tables
-    r0 = np.empty(256, np.int32)
-    a0 = np.empty(256, np.int32)
-    b0 = np.empty(256, np.int32)
-    s0 = np.empty(256, np.float64)
-    n0 = 0
-    r1 = np.empty(256, np.int32)
-    a1 = np.empty(256, np.int32)
-    b1 = np.empty(256, np.int32)
-    s1 = np.empty(256, np.float64)
-    n1 = 0
-    r2 = np.empty(256, np.int32)
-    a2 = np.empty(256, np.int32)
-    b2 = np.empty(256, np.int32)
-    s2 = np.empty(256, np.float64)
-    n2 = 0
+    # one byte of criteria a cell, rows padded to whole words of eight
+    flags = np.zeros((rows, (cols + 7) // 8 * 8), np.uint8)
+    # rows without any are never read again, so that their pages are never made
+    marked = np.zeros(rows, np.uint8)
+    n0, n1, n2 = 0, 0, 0
+    negative, infinite, huge, missing, no_land = 0, 0, 0, 0, 0
+    people, pop_max = 0.0, -np.inf
+    built_min, built_max, land_min, land_max = np.inf, -np.inf, np.inf, -np.inf
+    first_row, first_col, first_value = -1, -1, 0.0
+    plain = not has_built and not has_land
     for r in range(rows):
-        first, last = cols, -1
-        union = np.uint8(0)
+        before = 0
+        row_people = 0.0
         for c in range(cols):
             p = np.float64(pop[r, c])
+            if plain and p == 0.0:
+                before = 0
+                continue
             share = 1.0
             state = 0
-            flag = np.uint8(0)
+            flag = 0
             if p != p:
-                stats[S_MISSING] += 1
+                missing += 1
             elif p < 0.0 or p > people_limit:
                 if p == np.inf or p == -np.inf:
-                    stats[S_INFINITE] += 1
+                    infinite += 1
                 elif p < 0.0:
-                    stats[S_NEGATIVE] += 1
+                    negative += 1
                 else:
-                    stats[S_HUGE] += 1
-                if stats[S_FIRST_ROW] < 0:
-                    stats[S_FIRST_ROW] = r
-                    stats[S_FIRST_COL] = c
-                    stats[S_FIRST_VALUE] = p
+                    huge += 1
+                if first_row < 0:
+                    first_row, first_col, first_value = r, c, p
             else:
-                stats[S_PEOPLE] += p
-                stats[S_POP_MAX] = max(stats[S_POP_MAX], p)
+                row_people += p
+                if p > pop_max:
+                    pop_max = p
             b = 0.0
             if has_built:
                 b = np.float64(built[r, c])
-                if b > stats[S_BUILT_MAX]:
-                    stats[S_BUILT_MAX] = b
-                if b < stats[S_BUILT_MIN]:
-                    stats[S_BUILT_MIN] = b
+                if b > built_max:
+                    built_max = b
+                if b < built_min:
+                    built_min = b
             if has_land:
                 share = np.float64(land[r, c])
-                if share > stats[S_LAND_MAX]:
-                    stats[S_LAND_MAX] = share
-                if share < stats[S_LAND_MIN]:
-                    stats[S_LAND_MIN] = share
+                if share > land_max:
+                    land_max = share
+                if share < land_min:
+                    land_min = share
                 share /= land_unit
                 if not share >= water_land:
                     if share != share and p != p:
@@ -194,7 +187,7 @@ def scan(
                 elif p != p:
                     state = 3
                 if share == 0.0 and p > 0.0:
-                    stats[S_NO_LAND] += 1
+                    no_land += 1
             elif p != p:
                 state = 3
             if state:
@@ -204,11 +197,11 @@ def scan(
                 # people on a cell without land: infinitely dense, as in the R reference
                 density = p / share / cell_km2 if share != 0.0 else np.inf
                 if density >= centre_density:
-                    flag |= np.uint8(1)
+                    flag |= 1
                 if density >= cluster_density:
-                    flag |= np.uint8(2)
+                    flag |= 2
                 if separate_semi and density >= semi_density:
-                    flag |= np.uint8(4)
+                    flag |= 4
                 if level2 and density >= low_density:
                     low[r, c >> 3] |= np.uint8(1 << (c & 7))
                     any_low = True
@@ -217,55 +210,70 @@ def scan(
                 part = part / share if share != 0.0 else np.inf
                 # rounded to three decimals before the test, as GHSL does
                 if np.floor(part * 1000.0 + 0.5) / 1000.0 >= centre_built:
-                    flag |= np.uint8(1)
-            flags[c] = flag
+                    flag |= 1
             if flag:
-                union |= flag
-                if first == cols:
-                    first = c
-                last = c
-        if last < 0:
-            continue
-        for bit in (1, 2, 4):
-            if not union & bit:
-                continue
-            c = first
-            while c <= last:
-                if not flags[c] & bit:
-                    c += 1
-                    continue
-                start = c
-                total = 0.0
-                while c <= last and flags[c] & bit:
-                    p = np.float64(pop[r, c])
-                    if p > 0.0:
-                        total += p
-                    c += 1
-                if bit == 1:
-                    if n0 == r0.size:
-                        r0, a0, b0, s0 = _grow(r0), _grow(a0), _grow(b0), _grow(s0)
-                    r0[n0], a0[n0], b0[n0], s0[n0] = r, start, c, total
-                    n0 += 1
-                elif bit == 2:
-                    if n1 == r1.size:
-                        r1, a1, b1, s1 = _grow(r1), _grow(a1), _grow(b1), _grow(s1)
-                    r1[n1], a1[n1], b1[n1], s1[n1] = r, start, c, total
-                    n1 += 1
-                else:
-                    if n2 == r2.size:
-                        r2, a2, b2, s2 = _grow(r2), _grow(a2), _grow(b2), _grow(s2)
-                    r2[n2], a2[n2], b2[n2], s2[n2] = r, start, c, total
-                    n2 += 1
+                flags[r, c] = flag
+                marked[r] |= flag
+                opened = flag & ~before
+                n0 += opened & 1
+                n1 += (opened >> 1) & 1
+                n2 += (opened >> 2) & 1
+            before = flag
+        # a sum a row: the same whatever rows a strip has
+        people += row_people
+    if pop_max == -np.inf and missing < rows * cols and not (negative or infinite or huge):
+        pop_max = 0.0
+    stats = np.zeros(N_STATS)
+    stats[S_NEGATIVE], stats[S_INFINITE], stats[S_HUGE] = negative, infinite, huge
+    stats[S_MISSING], stats[S_PEOPLE], stats[S_NO_LAND] = missing, people, no_land
+    stats[S_BUILT_MIN], stats[S_BUILT_MAX] = built_min, built_max
+    stats[S_LAND_MIN], stats[S_LAND_MAX] = land_min, land_max
+    stats[S_FIRST_ROW], stats[S_FIRST_COL], stats[S_FIRST_VALUE] = first_row, first_col, first_value
+    stats[S_POP_MAX] = pop_max
     return (
-        (r0[:n0].copy(), a0[:n0].copy(), b0[:n0].copy(), s0[:n0].copy()),
-        (r1[:n1].copy(), a1[:n1].copy(), b1[:n1].copy(), s1[:n1].copy()),
-        (r2[:n2].copy(), a2[:n2].copy(), b2[:n2].copy(), s2[:n2].copy()),
+        _runs_of(flags, marked, 1, n0, pop),
+        _runs_of(flags, marked, 2, n1, pop),
+        _runs_of(flags, marked, 4, n2, pop),
         states,
         any_state,
         low,
         any_low,
         stats,
     )
+
+
+@njit(cache=True, nogil=True)
+def _runs_of(flags: Array, marked: Array, bit: int, count: int, pop: Array) -> Any:
+    """List the runs of cells with a criterium and the people in them."""
+    row = np.empty(count, np.int32)
+    start = np.empty(count, np.int32)
+    stop = np.empty(count, np.int32)
+    people = np.empty(count, np.float64)
+    if count == 0:
+        return row, start, stop, people
+    rows, cols = pop.shape
+    words = flags.view(np.uint64)
+    n = 0
+    for r in range(rows):
+        c = 0 if marked[r] & bit else cols
+        while c < cols:
+            # eight empty cells at a time
+            if c & 7 == 0 and words[r, c >> 3] == 0:
+                c += 8
+                continue
+            if not flags[r, c] & bit:
+                c += 1
+                continue
+            begin = c
+            total = 0.0
+            while c < cols and flags[r, c] & bit:
+                p = np.float64(pop[r, c])
+                if p > 0.0:
+                    total += p
+                c += 1
+            row[n], start[n], stop[n], people[n] = r, begin, c, total
+            n += 1
+    return row, start, stop, people
 
 
 @njit(cache=True, nogil=True)
@@ -369,8 +377,11 @@ def mark_near(
 @njit(cache=True, nogil=True)
 def _slot(keys: Array, key: int) -> int:
     mask = keys.size - 1
-    h = np.uint64(key) * np.uint64(11400714819323198485)
-    i = np.int64(h >> np.uint64(20)) & mask
+    # a full mix (MurmurHash3's finaliser): neighbouring cells must not crowd together
+    h = np.uint64(key)
+    h = (h ^ (h >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
+    h = (h ^ (h >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
+    i = np.int64((h ^ (h >> np.uint64(33))) & np.uint64(mask))
     while keys[i] != -1 and keys[i] != key:
         i = (i + 1) & mask
     return i

@@ -36,6 +36,9 @@ BLOCK_CACHE_MB = 96
 STRIP_BYTES = 96 * 2**20
 #: no cell holds so many people; undeclared missing values such as 4294967295 or 3.4e38 do
 MAX_PEOPLE_PER_CELL = 1e8
+#: above this many cells overviews of classes take the nearest cell instead of the
+#: majority, and ZSTD replaces DEFLATE: both else take longer than the classification
+LARGE_CELLS = 50_000_000
 #: nodata of cell classes and of other uint8 outputs
 CLASS_NODATA = 255
 
@@ -600,8 +603,8 @@ def _profile(file: RasterFile, *, fast: bool) -> dict[str, Any]:
         "tiled": True,
         "blockxsize": 512,
         "blockysize": 512,
-        "compress": "DEFLATE",
-        "zlevel": 1 if fast else 6,
+        # a cloud-optimised file is copied from this one: then the fastest coding will do
+        **({"compress": "ZSTD", "zstd_level": 1} if fast else {"compress": "DEFLATE"}),
         "predictor": 1 if dtype.kind in "iu" else 3,
         "num_threads": "ALL_CPUS",
         "bigtiff": "IF_SAFER",
@@ -621,18 +624,22 @@ def _describe(sink: rasterio.io.DatasetWriter, file: RasterFile) -> None:
 
 
 def _to_cog(work: Path, final: Path, *, categorical: bool) -> None:
+    import rasterio
     from rasterio.shutil import copy
 
+    with rasterio.open(work) as source:
+        large = source.width * source.height > LARGE_CELLS
+    overviews = "AVERAGE" if not categorical else "NEAREST" if large else "MODE"
     with _gdal():
         copy(
             work,
             final,
             driver="COG",
-            compress="DEFLATE",
-            level=6,
+            compress="ZSTD" if large else "DEFLATE",
+            level=1 if large else 6,
             predictor="NO" if categorical else "YES",
             blocksize=512,
-            overview_resampling="MODE" if categorical else "AVERAGE",
+            overview_resampling=overviews,
             num_threads="ALL_CPUS",
             bigtiff="IF_SAFER",
         )

@@ -77,6 +77,27 @@ class Runs:
 
 
 @dataclass(frozen=True)
+class _Packed:
+    """Bits of a strip, compressed: coasts and fields are mostly stretches of one value."""
+
+    shape: tuple[int, int]
+    bytes: bytes
+
+    @classmethod
+    def of(cls, bits: Array) -> _Packed:
+        import pyarrow as pa
+
+        return cls(bits.shape, pa.compress(bits, codec="lz4_raw", asbytes=True))
+
+    def unpack(self) -> Array:
+        import pyarrow as pa
+
+        size = self.shape[0] * self.shape[1]
+        raw = pa.decompress(self.bytes, size, codec="lz4_raw", asbytes=True)
+        return np.frombuffer(raw, np.uint8).reshape(self.shape)
+
+
+@dataclass(frozen=True)
 class _Strip:
     """What one strip of rows gives back."""
 
@@ -85,8 +106,8 @@ class _Strip:
     dense: Runs
     cluster: Runs
     semidense: Runs
-    states: Array | None
-    low: Array | None
+    states: _Packed | None
+    low: _Packed | None
     stats: Array
 
 
@@ -99,7 +120,7 @@ class _Plan:
     centres: Runs
     paints: dict[int, tuple[Runs, ...]]
     states: Array | None
-    low: dict[int, Array]
+    low: dict[int, _Packed]
     counts: dict[str, float]
 
 
@@ -518,8 +539,8 @@ def _scan_strip(
         dense=Runs(dense[0] + np.int32(first_row), *dense[1:]),
         cluster=Runs(cluster[0] + np.int32(first_row), *cluster[1:]),
         semidense=Runs(semi[0] + np.int32(first_row), *semi[1:]),
-        states=states if any_state else None,
-        low=low if any_low else None,
+        states=_Packed.of(states) if any_state else None,
+        low=_Packed.of(low) if any_low else None,
         stats=stats,
     )
 
@@ -638,7 +659,7 @@ def _assemble_states(scans: Sequence[_Strip], height: int, width: int) -> Array 
     states = np.zeros((height, (width + 3) // 4), np.uint8)
     for s in scans:
         if s.states is not None:
-            states[s.first_row : s.first_row + s.rows] = s.states
+            states[s.first_row : s.first_row + s.rows] = s.states.unpack()
     return states
 
 
@@ -720,7 +741,7 @@ def _paint_strip(plan: _Plan, first_row: int, rows: int, level: int) -> Array:
     empty = np.zeros((0, 0), np.uint8)
     states = plan.states[first_row:last] if plan.states is not None else empty
     plain, low_code, water = (1, 1, 0) if level == 1 else (11, 12, 10)
-    low = plan.low.get(first_row, empty) if level == 2 else empty
+    low = plan.low[first_row].unpack() if level == 2 and first_row in plan.low else empty
     _kernels.paint_base(out, states, low, plain, low_code, water, CLASS_NODATA)
     for table in plan.paints[level]:
         part = table.between(first_row, last)
