@@ -6,21 +6,25 @@ anything computed.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qala.rules import COLOURS
+from qala.errors import InputError
 
 if TYPE_CHECKING:
+    import geopandas as gpd
+    import pandas as pd
     import xarray as xr
 
-    from qala.raster import Unit
+    from qala.config import Workflow
+    from qala.provenance import Recorder
+    from qala.raster import Quantity, Unit
 
-GHSL_NOTICE = (
-    "GHSL data: European Commission, Joint Research Centre, reuse with acknowledgement "
-    "(doi:10.2760/098587)"
-)
+log = logging.getLogger("qala")
+
 Progress = Callable[[int, int], None]
 
 
@@ -68,44 +72,418 @@ def cells_to_files(
     InputError
         As :func:`qala.settlement.classify_cells`.
     """
-    from qala.raster import RasterFile, open_raster, require_writable, write_rasters
+    from qala.products import class_file
+    from qala.raster import open_raster, require_writable, write_rasters
     from qala.settlement import classify_cells, classify_levels
 
     for path in outputs.values():
         require_writable(path)
     people = open_raster(population, "population", nodata=nodata, chunk=chunk)
-    others = {
+    others: dict[str, Any] = {
         "built": None if built is None else open_raster(built, "built", unit=built_unit),
         "land": None if land is None else open_raster(land, "land", unit=land_unit),
     }
-    rules = {"ruleset": ruleset, "chunk": chunk, **thresholds}
+    rules: dict[str, Any] = {"ruleset": ruleset, "chunk": chunk, **thresholds}
     if len(outputs) == 1:
         level = next(iter(outputs))
         found = {level: classify_cells(people, **others, level=level, **rules)}
     else:
         both = classify_levels(people, **others, **rules)
         found = {level: both[f"degurba_l{level}"] for level in outputs}
-    files = [
-        RasterFile(
-            data=found[level],
-            path=Path(path),
-            tags=_tags(found[level], others),
-            colours={k: v for k, v in COLOURS.items() if (k < 10) == (level == 1)},
-        )
-        for level, path in outputs.items()
-    ]
+    files = [class_file(found[level], path, others) for level, path in outputs.items()]
     return write_rasters(files, cloud_optimised=cloud_optimised, progress=progress)
 
 
-def _tags(classes: xr.DataArray, others: Mapping[str, xr.DataArray | None]) -> dict[str, str]:
-    """Return the metadata that a class raster carries."""
-    from qala import __version__
+# --- units and rates from files ---------------------------------------------------
 
-    return {
-        "TITLE": str(classes.attrs["long_name"]),
-        "RULESET": str(classes.attrs["ruleset"]),
-        "LEVEL": str(classes.attrs["level"]),
-        "INPUTS": ", ".join(["population", *(k for k, v in others.items() if v is not None)]),
-        "SOFTWARE": f"qala {__version__}",
-        "SOURCE_NOTICE": GHSL_NOTICE,
+
+def units_to_file(
+    cells: str | Path,
+    population: str | Path | Sequence[str | Path],
+    units: str | Path,
+    output: str | Path,
+    *,
+    id: str,
+    level: int | None = None,
+    rules: str = "2024",
+    overlay: str = "exact",
+    layer: str | None = None,
+    units_crs: str | None = None,
+    repair: bool = False,
+    nodata: float | None = None,
+    lang: str = "en",
+) -> gpd.GeoDataFrame:
+    """Classify units by the classes of their cells and write layer ``units``.
+
+    Parameters
+    ----------
+    cells
+        Class raster as :func:`cells_to_files` writes it.
+    population
+        People per cell on the same grid.
+    units
+        Vector file of territorial units.
+    output
+        GeoPackage to write.
+    id
+        Column of unit ids.
+    level
+        1 or 2; default: the level of the cells.
+    rules, overlay
+        As for :func:`qala.classify_units`.
+    layer, units_crs, repair
+        As for :func:`qala.read_units`.
+    nodata
+        Missing value of the population, where undeclared.
+    lang
+        Language of the style's words.
+
+    Returns
+    -------
+    geopandas.GeoDataFrame
+        The layer written.
+
+    Raises
+    ------
+    InputError
+        When inputs do not fit together; nothing is written then.
+    """
+    from qala.export.geopackage import Layer, write_geopackage
+    from qala.raster import open_raster, require_population, require_writable
+    from qala.units import classify_units
+    from qala.vector import read_units
+
+    require_writable(output)
+    people = open_raster(population, "population", nodata=nodata)
+    require_population(people)
+    classes = open_raster(cells, "cells")
+    given = read_units(units, id=id, layer=layer, crs=units_crs, repair=repair)
+    found = classify_units(
+        classes, people, given, id=id,
+        level=level or level_of(cells), rules=rules, overlay=overlay,  # type: ignore[arg-type]
+    )  # fmt: skip
+    write_geopackage(output, {"units": Layer(found, style="units")}, lang=lang)
+    return found
+
+
+def level_of(cells: str | Path) -> int:
+    """Return the level of a class raster, from its metadata or its codes.
+
+    Raises
+    ------
+    InputError
+        When the raster holds no classes of one level.
+    """
+    import numpy as np
+
+    from qala.raster import inspect, open_raster
+    from qala.rules import level_codes
+
+    info = inspect(cells, "cells")
+    if info.tags.get("LEVEL") in ("1", "2"):
+        return int(info.tags["LEVEL"])
+    codes = {int(v) for v in np.unique(open_raster(cells, "cells").values)} - {255}
+    for level in (1, 2):
+        if codes <= set(level_codes(level)):
+            return level
+    raise InputError(
+        f"{cells} holds the values {sorted(codes)[:12]}",
+        "classes of one level: 3 2 1 0, or 30 23 22 21 13 12 11 10",
+        "name the output of `qala cells`",
+    )
+
+
+def rates_to_file(
+    population: Sequence[str],
+    units: str | Path,
+    output: str | Path,
+    *,
+    id: str,
+    built: Sequence[str] = (),
+    land: Sequence[str] = (),
+    official: str | Path | None = None,
+    layer: str | None = None,
+    units_crs: str | None = None,
+    repair: bool = False,
+    nodata: float | None = None,
+    built_unit: Unit | None = None,
+    land_unit: Unit | None = None,
+    ruleset: str = "R2023A",
+    rules: str = "2024",
+    overlay: str = "exact",
+    chunk: int | None = None,
+    lang: str = "en",
+    **thresholds: Any,
+) -> gpd.GeoDataFrame:
+    """Compute urbanisation rates of units and write layer ``rates``.
+
+    Parameters
+    ----------
+    population, built, land
+        Files, each plain or as ``epoch=file``; a single one serves every epoch.
+    units, id, layer, units_crs, repair
+        As for :func:`qala.read_units`.
+    output
+        GeoPackage to write.
+    official
+        Table of official shares; see :func:`qala.rates.read_official`.
+    nodata, built_unit, land_unit, ruleset, chunk, **thresholds
+        As for :func:`cells_to_files`.
+    rules, overlay
+        As for :func:`qala.classify_units`.
+    lang
+        Language of the style's words.
+
+    Returns
+    -------
+    geopandas.GeoDataFrame
+        The layer written.
+
+    Raises
+    ------
+    InputError
+        When inputs do not fit together; nothing is written then.
+    """
+    from qala.export.geopackage import Layer, write_geopackage
+    from qala.raster import open_raster, require_writable
+    from qala.rates import summarise, urbanisation_rates
+    from qala.sources import epochs_of
+    from qala.vector import read_units
+
+    require_writable(output)
+
+    def rasters(files: Sequence[str], quantity: Quantity, unit: Unit | None) -> Any:
+        opened = {
+            epoch: open_raster(
+                path, quantity, unit=unit, nodata=nodata if quantity == "population" else None
+            )
+            for epoch, path in epochs_of(files).items()
+        }
+        if not opened:
+            return None
+        return next(iter(opened.values())) if len(opened) == 1 and None in opened else opened
+
+    people = rasters(population, "population", None)
+    others = {
+        "built": rasters(built, "built", built_unit),
+        "land": rasters(land, "land", land_unit),
     }
+    if not isinstance(people, dict):
+        # without epochs of people, those of the other files mean nothing
+        others = {
+            k: next(iter(v.values())) if isinstance(v, dict) and len(v) == 1 else v
+            for k, v in others.items()
+        }
+    given = read_units(units, id=id, layer=layer, crs=units_crs, repair=repair)
+    found = urbanisation_rates(
+        given, people, **others, id=id, official=official, ruleset=ruleset,
+        rules=rules, overlay=overlay, chunk=chunk, **thresholds,  # type: ignore[arg-type]
+    )  # fmt: skip
+    write_geopackage(
+        output,
+        {"rates": Layer(found, style="urban_share"), "summary": Layer(summarise(found))},
+        lang=lang,
+    )
+    return found
+
+
+# --- the main job ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run leaves: the folder, its files, the headline table, and whether it worked."""
+
+    folder: Path
+    files: list[Path]
+    rates: pd.DataFrame | None
+    summary: pd.DataFrame | None
+    centres: pd.DataFrame | None
+    record: dict[str, Any]
+    fresh: bool
+
+
+def urbanisation(
+    workflow: Workflow,
+    *,
+    out: str | Path | None = None,
+    force: bool = False,
+    wait: bool = False,
+    progress: Progress | None = None,
+) -> Result:
+    """Run the main job: from grids and units to urban shares, maps and tables.
+
+    Parameters
+    ----------
+    workflow
+        From :func:`qala.config.load_workflow`.
+    out
+        Output folder; wins over the workflow's.
+    force
+        Work even if the folder holds the result of the same inputs.
+    wait
+        Wait for another run on the folder instead of refusing.
+    progress
+        Called with strips done and in all while rasters are written.
+
+    Returns
+    -------
+    Result
+        Its files appear in the folder together, with ``provenance.json``.
+
+    Raises
+    ------
+    InputError
+        When inputs are not sound; nothing is written then.
+    TemporaryError
+        When another run holds the folder.
+    """
+    from qala import provenance
+    from qala.config import input_files, require_files
+
+    folder = Path(out or workflow.out or "out").resolve()
+    require_files(workflow)
+    with provenance.locked(folder, wait=wait), provenance.staged(folder) as stage:
+        parameters = workflow.model_dump(mode="json", exclude={"out"})
+        recorder = provenance.Recorder(parameters, input_files(workflow))
+        if not force and provenance.unchanged(folder, recorder.key):
+            return _kept(folder)
+        for reason in provenance.why_changed(folder, recorder):
+            log.info("working again: %s", reason)
+        with recorder.listening():
+            result = _urbanisation(workflow, stage, recorder, progress)
+        before = provenance.read_record(folder) or {}
+        files, tables, more = result
+        record = recorder.record(files, stage, **more)
+        kept = {o["path"] for o in record["outputs"]}
+        obsolete = [o["path"] for o in before.get("outputs", []) if o["path"] not in kept]
+        files.append(provenance.write_json(stage / provenance.RECORD, record))
+        published = [folder / f.relative_to(stage) for f in files]
+        provenance.publish(stage, folder, files, obsolete)
+    return Result(folder, published, *tables, record, True)
+
+
+def _kept(folder: Path) -> Result:
+    """Return the result that lies in the folder already."""
+    import pandas as pd
+
+    from qala import provenance
+
+    record = provenance.read_record(folder) or {}
+    files = [folder / o["path"] for o in record.get("outputs", [])]
+    rates, summary, centres = (
+        pd.read_parquet(path) if (path := folder / "tables" / f"{name}.parquet").exists() else None
+        for name in ("rates", "summary", "urban_centres")
+    )
+    files.append(folder / provenance.RECORD)
+    return Result(folder, files, rates, summary, centres, record, False)
+
+
+def _urbanisation(
+    workflow: Workflow, stage: Path, recorder: Recorder, progress: Progress | None
+) -> tuple[list[Path], tuple[Any, Any, Any], dict[str, Any]]:
+    """The recipe: open, classify, delineate, classify units, rate, draw, export."""
+    from qala import products, sources
+    from qala.rates import sensitivity, summarise, urbanisation_rates
+    from qala.report import write_tables
+    from qala.settlement import classify_levels, urban_centres
+
+    rules: dict[str, Any] = {
+        "ruleset": workflow.cells.ruleset,
+        "chunk": workflow.cells.chunk,
+        **workflow.cells.thresholds,
+    }
+    with recorder.step("open inputs") as notes:
+        data = sources.open_inputs(workflow)
+        notes["epochs"] = [str(e) for e in data.population]
+        notes["units"] = 0 if data.units is None else len(data.units)
+        notes["people"] = {str(e): _people(p) for e, p in data.population.items()}
+    with recorder.step("classify cells") as notes:
+        lazy = {
+            epoch: classify_levels(people, data.built[epoch], data.land[epoch], **rules)
+            for epoch, people in data.population.items()
+        }
+        files = products.write_cells(workflow, stage, data, lazy, progress)
+        # from here on the small class rasters are read back, not computed again
+        classes = {epoch: products.read_back(stage, epoch) for epoch in lazy}
+        notes["cells"] = {
+            str(e): _class_counts(found["degurba_l2"].values) for e, found in classes.items()
+        }
+    with recorder.step("delineate urban centres") as notes:
+        centres = {
+            epoch: urban_centres(
+                found["centre"], data.population[epoch], sources.places_at(data.places, epoch)
+            )
+            for epoch, found in classes.items()
+        }
+        notes["urban_centres"] = {str(e): len(c) for e, c in centres.items()}
+    rates = summary = variants = None
+    tables: dict[str, pd.DataFrame] = {"urban_centres": _stacked(centres)}
+    if data.units is not None:
+        with recorder.step("urbanisation rates") as notes:
+            id_column = "unit" if workflow.inputs.units is None else workflow.inputs.units.id
+            rates = urbanisation_rates(
+                data.units,
+                data.population,
+                id=id_column,
+                official=data.official,
+                cells={e: found["degurba_l2"] for e, found in classes.items()},
+                rules=workflow.units.rules,
+                overlay=workflow.units.overlay,
+            )
+            summary = summarise(rates)
+            notes["rows"] = len(rates)
+            notes["people"] = float(rates["population"].sum())
+        tables |= {"rates": rates, "summary": summary}
+    if workflow.outputs.sensitivity:
+        with recorder.step("sensitivity") as notes:
+            shown = products.shown_epoch(rates, list(classes))
+            variants = sensitivity(
+                data.population[shown], data.built[shown], data.land[shown],
+                data.units, id=None if data.units is None else id_column,
+                overlay=workflow.units.overlay, **rules,
+            )  # fmt: skip
+            notes["variants"] = len(variants)
+        tables["sensitivity"] = variants
+    with recorder.step("write tables"):
+        files += write_tables(stage / "tables", tables)
+    with recorder.step("write GeoPackage"):
+        files.append(
+            products.write_layers(workflow, stage, recorder, classes, centres, tables, data)
+        )
+    more: dict[str, Any] = {"title": workflow.title, "synthetic": workflow.synthetic}
+    if workflow.outputs.figures:
+        with recorder.step("draw maps and charts"):
+            shown = products.shown_epoch(rates, list(classes))
+            pictures = products.draw(
+                workflow, stage, shown, classes[shown], centres[shown], tables, data
+            )
+            files += [p for by_lang in pictures.values() for p in by_lang.values()]
+        if workflow.outputs.report and rates is not None:
+            with recorder.step("write report"):
+                files += products.write_page(
+                    workflow, stage, recorder, shown, pictures, tables, centres[shown]
+                )
+    return files, (rates, summary, tables["urban_centres"]), more
+
+
+def _people(population: xr.DataArray) -> float:
+    return float(population.sum(dtype="float64").compute())
+
+
+def _class_counts(values: Any) -> dict[str, int]:
+    import numpy as np
+
+    codes, counts = np.unique(values, return_counts=True)
+    return {str(int(c)): int(n) for c, n in zip(codes, counts, strict=True)}
+
+
+def _stacked(frames: Mapping[Any, pd.DataFrame]) -> pd.DataFrame:
+    """Put the tables of several epochs below each other."""
+    import pandas as pd
+
+    parts = [pd.DataFrame(f).assign(epoch=e) for e, f in frames.items()]
+    table = pd.concat(parts, ignore_index=True)
+    first = ["epoch", "centre"]
+    rest = [c for c in table.columns if c not in (*first, "geometry")]
+    return table[[*first, *rest]]

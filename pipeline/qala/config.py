@@ -1,0 +1,426 @@
+"""Workflows: a YAML page → one frozen, validated value; every problem told at once."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from qala.errors import InputError, Problems
+from qala.resources import resource
+
+#: a workflow is a page; more is a mistake or an attack
+MAX_BYTES = 1_000_000
+
+Source = str | list[str]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class UnitsInput(_Model):
+    """Territorial units: a vector layer and its id column."""
+
+    path: str = Field(description="GeoPackage, GeoJSON, Shapefile or GeoParquet")
+    id: str = Field(description="column of unit ids")
+    layer: str | None = Field(None, description="layer, where the file has several")
+    crs: str | None = Field(None, description="CRS, where the file does not declare it")
+    repair: bool = Field(False, description="repair invalid geometry instead of refusing it")
+    max_overlap: float | None = Field(
+        None, ge=0, le=1, description="overlap of two units that is tolerated, share of the smaller"
+    )
+
+
+class CensusInput(_Model):
+    """Census points or published totals that the population grid must meet."""
+
+    points: str | None = Field(None, description="points with counts; makes the grid")
+    value: str = Field("population", description="column of people in the points")
+    spread: Literal["cell", "settlement"] = Field(
+        "settlement", description="put people into their cell, or spread settlements by density"
+    )
+    totals: str | None = Field(None, description="table: unit, [epoch], population")
+    place: Literal["none", "uniform"] = Field(
+        "none", description="people of units where the grid has none"
+    )
+
+
+class Inputs(_Model):
+    """What goes in."""
+
+    population: Source | dict[int, Source] | None = Field(
+        None, description="people per cell: a file, tiles, or epoch → file(s)"
+    )
+    built: Source | dict[int, Source] | None = Field(None, description="built-up surface, likewise")
+    land: Source | dict[int, Source] | None = Field(None, description="permanent land, likewise")
+    population_nodata: float | None = Field(None, description="missing value, where undeclared")
+    built_unit: Literal["m2", "share", "percent"] | None = Field(
+        None, description="unit of built, where the file does not tell"
+    )
+    land_unit: Literal["m2", "share", "percent"] | None = Field(
+        None, description="unit of land, where the file does not tell"
+    )
+    units: UnitsInput | None = Field(None, description="territorial units")
+    official: str | None = Field(None, description="table of official urban shares")
+    places: str | None = Field(None, description="named places, to name the urban centres")
+    census: CensusInput | None = Field(None, description="points or totals to meet")
+    prepared: Literal["kazakhstan-turkistan"] | None = Field(
+        None, description="a prepared set of sources in the data folder"
+    )
+
+
+class CellsStep(_Model):
+    """How cells are classified."""
+
+    ruleset: Literal["manual2021", "R2022A", "R2023A", "2024"] = "R2023A"
+    thresholds: dict[str, float | bool | str] = Field(default_factory=dict)
+    chunk: int | None = Field(None, ge=1, description="rows per strip")
+
+
+class UnitsStep(_Model):
+    """How units are classified."""
+
+    rules: Literal["2021", "2024"] = "2024"
+    overlay: Literal["exact", "centres"] = "exact"
+
+
+class Outputs(_Model):
+    """What comes out."""
+
+    language: Literal["en", "ru", "kk"] = "en"
+    figures: bool = True
+    report: bool = True
+    sensitivity: bool = True
+    polygons: bool | None = Field(
+        None, description="cells as polygons; default: up to some million cells"
+    )
+
+
+class Workflow(_Model):
+    """A run of qala."""
+
+    workflow: Literal["urbanisation"] = Field(description="which recipe")
+    title: dict[Literal["en", "ru", "kk"], str] | str = Field("", description="name of the region")
+    synthetic: bool = Field(False, description="mark every picture as synthetic")
+    sources: list[str] = Field(default_factory=list, description="citations and licences")
+    data: str | None = Field(
+        None, description="folder of relative paths; `sample` is the packaged region"
+    )
+    out: str | None = Field(None, description="output folder; --out wins")
+    bbox: tuple[float, float, float, float] | None = Field(
+        None, description="west, south, east, north in degrees: cut everything to it"
+    )
+    inputs: Inputs
+    cells: CellsStep = Field(default_factory=lambda: CellsStep.model_validate({}))
+    units: UnitsStep = Field(default_factory=UnitsStep)
+    outputs: Outputs = Field(default_factory=lambda: Outputs.model_validate({}))
+
+    @field_validator("bbox")
+    @classmethod
+    def _box(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if value is not None:
+            west, south, east, north = value
+            if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
+                raise ValueError("expected west < east and south < north in degrees")
+        return value
+
+    @model_validator(mode="after")
+    def _enough(self) -> Workflow:
+        given = self.inputs
+        if given.prepared is None and given.population is None:
+            if given.census is None or given.census.points is None:
+                raise ValueError("inputs need population, census.points or prepared")
+            if given.units is None:
+                raise ValueError("inputs.census.points needs inputs.units")
+        if given.census is not None and given.census.totals and given.units is None:
+            raise ValueError("inputs.census.totals needs inputs.units")
+        if given.official and given.units is None and given.prepared is None:
+            raise ValueError("inputs.official needs inputs.units")
+        return self
+
+
+def load_workflow(
+    path: str | Path, *, settings: Sequence[str] = (), environ: Mapping[str, str] | None = None
+) -> Workflow:
+    """Read and check a workflow.
+
+    Parameters
+    ----------
+    path
+        YAML file, or the name of a packaged workflow (``demo``, ``smoke``, …).
+    settings
+        ``key=value`` changes; keys are dotted, values are YAML.
+    environ
+        Environment for ``${NAME}`` in values; default: the process's own.
+
+    Returns
+    -------
+    Workflow
+        Paths are absolute.
+
+    Raises
+    ------
+    InputError
+        With every unknown key, wrong type and missing file name at once.
+    """
+    import yaml
+
+    file = _find(path)
+    raw = _parse(file)
+    problems = Problems(f"workflow {file.name}")
+    if not isinstance(raw, dict):
+        raise InputError(f"workflow {file.name} holds {type(raw).__name__}", "a mapping of keys")
+    for setting in settings:
+        key, sign, text = setting.partition("=")
+        if not sign or not key.strip():
+            problems.add(f"--set {setting!r}", "key=value, for instance cells.ruleset=2024")
+            continue
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            problems.add(f"--set {setting!r} has no YAML value", "key=value")
+            continue
+        _assign(raw, key.strip().split("."), value, problems)
+    filled = _fill(raw, dict(os.environ if environ is None else environ), problems, "")
+    try:
+        checked = Workflow.model_validate(filled)
+    except ValidationError as error:
+        for item in error.errors():
+            _explain(problems, item)
+        problems.raise_if_any()
+        raise
+    problems.raise_if_any()
+    return _absolute(checked, file)
+
+
+def workflow_schema() -> dict[str, Any]:
+    """Return the JSON schema of a workflow, for editors that complete and check YAML."""
+    schema = Workflow.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "qala workflow"
+    return schema
+
+
+def title_of(workflow: Workflow, lang: str) -> str:
+    """Return the region's name in a language."""
+    title = workflow.title
+    if isinstance(title, str):
+        return title
+    found = dict(title)
+    return found.get(lang) or found.get("en") or next(iter(found.values()), "")  # type: ignore[call-overload]
+
+
+def _find(path: str | Path) -> Path:
+    file = Path(path)
+    if file.is_file():
+        return file
+    if file.suffix == "" and file.name == str(path):
+        try:
+            return resource("workflows", f"{file.name}.yaml")
+        except FileNotFoundError:
+            pass
+    elif file.parts[:-1] == ("workflows",):
+        # `workflows/demo.yaml` also works where the repository is not at hand
+        try:
+            return resource("workflows", file.name)
+        except FileNotFoundError:
+            pass
+    names = ", ".join(sorted(p.stem for p in resource("workflows").glob("*.yaml")))
+    raise InputError(f"workflow {path} does not exist", f"a YAML file or one of {names}")
+
+
+def _parse(file: Path) -> Any:
+    import yaml
+
+    size = file.stat().st_size
+    if size > MAX_BYTES:
+        raise InputError(f"workflow {file.name} has {size:,} bytes", f"at most {MAX_BYTES:,}")
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"workflow {file.name} is not UTF-8 text", "a YAML file") from error
+    try:
+        # aliases can make a page expand to gigabytes, and no workflow needs them
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                line = event.start_mark.line + 1  # type: ignore[union-attr]
+                raise InputError(
+                    f"workflow {file.name} uses an alias in line {line}", "plain values"
+                )
+        return yaml.load(text, Loader=_strict_loader())
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        raise InputError(
+            f"workflow {file.name} is not YAML{where} ({getattr(error, 'problem', error)})",
+            "key: value lines, indented by spaces",
+        ) from error
+
+
+def _strict_loader() -> Any:
+    """Return a safe loader that refuses a key that stands twice."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    def mapping(loader: Any, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = loader.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return dict(loader.construct_pairs(node, deep=True))
+
+    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
+    return Loader
+
+
+def _assign(raw: dict[str, Any], keys: list[str], value: Any, problems: Problems) -> None:
+    at: Any = raw
+    for depth, key in enumerate(keys[:-1]):
+        nested = at.setdefault(key, {})
+        if nested is None or not isinstance(nested, dict):
+            if depth == len(keys) - 1 or nested is not None:
+                problems.add(
+                    f"--set {'.'.join(keys)}: {'.'.join(keys[: depth + 1])} is {nested!r}",
+                    "a key of the workflow",
+                )
+                return
+            at[key] = nested = {}
+        at = nested
+    last = keys[-1]
+    # epochs are numbers
+    at[int(last) if last.isdigit() and any(isinstance(k, int) for k in at) else last] = value
+
+
+def _fill(value: Any, environ: Mapping[str, str], problems: Problems, key: str) -> Any:
+    """Replace ``${NAME}`` by the environment's value."""
+    if isinstance(value, dict):
+        return {k: _fill(v, environ, problems, f"{key}.{k}".lstrip(".")) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_fill(v, environ, problems, key) for v in value]
+    if not isinstance(value, str):
+        return value
+
+    def named(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name not in environ:
+            problems.add(
+                f"{key} needs the environment variable {name}",
+                f"a value, for instance export {name}=/folder",
+                f"or pass --set {key}=…",
+            )
+            return ""
+        return environ[name]
+
+    return re.sub(r"\$\{(\w+)\}", named, value)
+
+
+def _explain(problems: Problems, item: Any) -> None:
+    key = ".".join(str(p) for p in item["loc"] if p not in ("dict[int,union[str,list[str]]]",))
+    key = re.sub(r"\.(str|list\[str\]|dict\[[^\]]*\]+|int|float|bool)(?=\.|$)", "", key)
+    kind, text = item["type"], item["msg"].removeprefix("Value error, ")
+    if kind == "extra_forbidden":
+        problems.add(
+            f"key {key!r} is unknown", "a key of the workflow", "see workflows/schema.json"
+        )
+    elif kind == "missing":
+        problems.add(f"key {key!r} is missing", "a value")
+    elif kind == "value_error":
+        problems.add(f"{key + ': ' if key else ''}{text}")
+    else:
+        shown = repr(item.get("input"))
+        problems.add(f"{key} is {shown[:80]}", text[0].lower() + text[1:])
+
+
+def _absolute(workflow: Workflow, file: Path) -> Workflow:
+    """Make every path absolute: relative ones start at ``data``, else at the YAML file."""
+    if workflow.data == "sample":
+        base = resource("sample")
+    elif workflow.data:
+        base = (file.parent / Path(workflow.data).expanduser()).resolve()
+    else:
+        base = file.resolve().parent
+
+    def place(value: str) -> str:
+        if value.startswith("/vsi") or "://" in value:
+            return value
+        return str((base / Path(value).expanduser()).resolve())
+
+    def source(value: Any) -> Any:
+        if value is None:
+            return None
+        if isinstance(value, dict):
+            return {k: source(v) for k, v in value.items()}
+        return [place(v) for v in value] if isinstance(value, list) else place(value)
+
+    given = workflow.inputs
+    changes: dict[str, Any] = {
+        name: source(getattr(given, name))
+        for name in ("population", "built", "land", "official", "places")
+    }
+    if given.units is not None:
+        changes["units"] = given.units.model_copy(update={"path": place(given.units.path)})
+    if given.census is not None:
+        changes["census"] = given.census.model_copy(
+            update={"points": source(given.census.points), "totals": source(given.census.totals)}
+        )
+    inputs = given.model_copy(update=changes)
+    return workflow.model_copy(update={"inputs": inputs, "data": str(base)})
+
+
+def input_files(workflow: Workflow) -> list[Path]:
+    """Return every file the workflow names, without repeats."""
+    given = workflow.inputs
+    found: list[str] = []
+
+    def add(value: Any) -> None:
+        if value is None:
+            return
+        if isinstance(value, dict):
+            for v in value.values():
+                add(v)
+        elif isinstance(value, list):
+            found.extend(value)
+        else:
+            found.append(value)
+
+    for name in ("population", "built", "land", "official", "places"):
+        add(getattr(given, name))
+    if given.units is not None:
+        found.append(given.units.path)
+    if given.census is not None:
+        add(given.census.points)
+        add(given.census.totals)
+    if given.prepared is not None:
+        from qala.kazakhstan import source_files
+
+        found += [str(p) for p in source_files(workflow.data or ".")]
+    return [Path(p) for p in dict.fromkeys(found)]
+
+
+def require_files(workflow: Workflow) -> None:
+    """Refuse a workflow whose files are absent, naming all of them.
+
+    Raises
+    ------
+    InputError
+        With each missing file and the folder it was looked for in.
+    """
+    problems = Problems("workflow inputs")
+    for file in input_files(workflow):
+        text = str(file)
+        if text.startswith("/vsi") or "://" in text:
+            continue
+        if not file.exists():
+            problems.add(f"{file} does not exist", "a file", "bring it there, or change the path")
+    problems.raise_if_any()

@@ -1,0 +1,296 @@
+"""What went in, with which parameters and versions, beside every output.
+
+Outputs are made in a staging folder and published together; a run that is cut
+off while publishing is finished by the next one from its journal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from qala.errors import InputError, TemporaryError
+from qala.raster import require_writable
+
+log = logging.getLogger("qala")
+
+RECORD = "provenance.json"
+_JOURNAL = ".qala-publish.json"
+_LOCK = ".qala.lock"
+_STAGING = ".qala-staging-"
+_PACKAGES = (
+    "numpy", "scipy", "numba", "rasterio", "xarray", "odc-geo", "dask", "geopandas", "shapely",
+    "pyproj", "pyogrio", "exactextract", "pandas", "pyarrow", "matplotlib",
+)  # fmt: skip
+
+
+def file_hash(path: str | Path) -> str:
+    """Return the SHA-256 of a file, read in pieces."""
+    with Path(path).open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def describe_input(path: Path) -> dict[str, Any]:
+    """Return the path, size and hash of an input file."""
+    return {"path": str(path), "bytes": path.stat().st_size, "sha256": file_hash(path)}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of qala and of what it computes with."""
+    from qala import __version__
+
+    found = {"qala": __version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def run_key(parameters: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]]) -> str:
+    """Return what decides the result: parameters, input hashes, code version."""
+    from qala import __version__
+
+    decisive = {
+        "qala": __version__,
+        "code": code_hash(),
+        "parameters": parameters,
+        "inputs": [i["sha256"] for i in inputs],
+    }
+    text = json.dumps(decisive, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def code_hash() -> str:
+    """Return the hash of the package's own sources."""
+    digest = hashlib.sha256()
+    root = Path(__file__).parent
+    for file in sorted(root.rglob("*.py")):
+        digest.update(str(file.relative_to(root)).encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+class Recorder:
+    """Collects steps, sums and warnings while a run goes on."""
+
+    def __init__(self, parameters: Mapping[str, Any], inputs: Sequence[Path]) -> None:
+        self.started = datetime.now(UTC)
+        self._clock = time.perf_counter()
+        self.inputs = [describe_input(p) for p in inputs if p.is_file()]
+        self.parameters = dict(parameters)
+        self.key = run_key(self.parameters, self.inputs)
+        self.steps: list[dict[str, Any]] = []
+        self.warnings: list[str] = []
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[dict[str, Any]]:
+        """Time a step; what is put into the yielded mapping is kept with it."""
+        log.info("%s …", name)
+        begin = time.perf_counter()
+        notes: dict[str, Any] = {}
+        yield notes
+        seconds = round(time.perf_counter() - begin, 3)
+        self.steps.append({"step": name, "seconds": seconds, **notes})
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Keep every warning that is logged meanwhile."""
+        keep = self.warnings
+
+        class Keeper(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                keep.append(record.getMessage())
+
+        handler = Keeper(logging.WARNING)
+        log.addHandler(handler)
+        try:
+            yield
+        finally:
+            log.removeHandler(handler)
+
+    def record(self, outputs: Sequence[Path], root: Path, **more: Any) -> dict[str, Any]:
+        """Return the whole record, outputs with their hashes."""
+        return {
+            "tool": "qala",
+            "key": self.key,
+            "started": self.started.isoformat(timespec="seconds"),
+            "seconds": round(time.perf_counter() - self._clock, 3),
+            "host": platform.node(),
+            "platform": platform.platform(),
+            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "versions": versions(),
+            "parameters": self.parameters,
+            "inputs": self.inputs,
+            "steps": self.steps,
+            "warnings": self.warnings,
+            **more,
+            "outputs": [
+                {
+                    "path": p.relative_to(root).as_posix(),
+                    "bytes": p.stat().st_size,
+                    "sha256": file_hash(p),
+                }
+                for p in sorted(outputs)
+            ],
+        }
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """Write JSON whole or not at all."""
+    work = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    try:
+        text = json.dumps(value, ensure_ascii=False, indent=1, default=str)
+        with work.open("w", encoding="utf-8") as handle:
+            handle.write(text + "\n")
+            handle.flush()
+            os.fsync(handle.fileno())
+        work.replace(path)
+    finally:
+        work.unlink(missing_ok=True)
+    return path
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """Return the record of an output folder, or None where there is none to trust."""
+    try:
+        found = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        return None
+    return found if isinstance(found, dict) and found.get("tool") == "qala" else None
+
+
+def unchanged(folder: Path, key: str) -> bool:
+    """Tell whether the folder holds the whole result of the same run."""
+    record = read_record(folder)
+    if record is None or record.get("key") != key:
+        return False
+    for output in record.get("outputs", []):
+        file = folder / output["path"]
+        if not file.is_file() or file.stat().st_size != output["bytes"]:
+            return False
+        if file_hash(file) != output["sha256"]:
+            return False
+    return True
+
+
+def why_changed(folder: Path, recorder: Recorder) -> list[str]:
+    """Say in words what differs from the run whose result lies in the folder."""
+    record = read_record(folder)
+    if record is None:
+        return []
+    found = []
+    before = {i["path"]: i["sha256"] for i in record.get("inputs", [])}
+    for item in recorder.inputs:
+        name = Path(item["path"]).name
+        if item["path"] not in before:
+            found.append(f"{name} is new")
+        elif before[item["path"]] != item["sha256"]:
+            found.append(f"{name} changed")
+    now = {i["path"] for i in recorder.inputs}
+    found += [f"{Path(p).name} is no longer used" for p in before if p not in now]
+    old = json.loads(json.dumps(record.get("parameters", {}), default=str))
+    new = json.loads(json.dumps(recorder.parameters, default=str))
+    found += [f"{k} changed" for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
+    if record.get("versions", {}).get("qala") != versions()["qala"]:
+        found.append("qala itself is another version")
+    return found
+
+
+@contextmanager
+def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold an output folder for one run; the lock goes with the process.
+
+    Raises
+    ------
+    TemporaryError
+        When another run holds it and ``wait`` is false.
+    """
+    import fcntl
+
+    require_writable(folder / RECORD)
+    with (folder / _LOCK).open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            raise TemporaryError(
+                f"another run is writing to {folder}",
+                "one run at a time",
+                "wait for it, pass --wait, or choose another folder with --out",
+            ) from error
+        yield
+
+
+@contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """Give a staging folder inside the output folder; clean up leftovers of dead runs."""
+    recover(folder)
+    for leftover in folder.glob(f"{_STAGING}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    stage = folder / f"{_STAGING}{os.getpid()}"
+    stage.mkdir()
+    try:
+        yield stage
+    finally:
+        if not (folder / _JOURNAL).exists():
+            shutil.rmtree(stage, ignore_errors=True)
+
+
+def publish(stage: Path, folder: Path, outputs: Sequence[Path], obsolete: Sequence[str]) -> None:
+    """Move staged outputs into place; a journal lets the next run finish a broken move.
+
+    Parameters
+    ----------
+    stage
+        Staging folder from :func:`staged`.
+    folder
+        Output folder.
+    outputs
+        Files below ``stage``; the record goes last.
+    obsolete
+        Relative paths of the run before that this one does not write.
+    """
+    moves = [p.relative_to(stage).as_posix() for p in outputs]
+    moves.sort(key=lambda m: (m == RECORD, m))
+    for output in outputs:
+        with output.open("rb") as handle:
+            os.fsync(handle.fileno())
+    plan = {"stage": stage.name, "moves": moves, "obsolete": list(obsolete)}
+    write_json(folder / _JOURNAL, plan)
+    recover(folder)
+
+
+def recover(folder: Path) -> bool:
+    """Finish the moves of a run that was cut off while publishing."""
+    journal = folder / _JOURNAL
+    if not journal.exists():
+        return False
+    plan = json.loads(journal.read_text(encoding="utf-8"))
+    stage = folder / plan["stage"]
+    if stage.parent != folder or not plan["stage"].startswith(_STAGING):
+        raise InputError(f"{journal} names a folder outside {folder}", "qala's own journal")
+    for name in plan["moves"]:
+        source, target = stage / name, folder / name
+        if source.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            source.replace(target)
+    for name in plan["obsolete"]:
+        if ".." not in Path(name).parts and not Path(name).is_absolute():
+            (folder / name).unlink(missing_ok=True)
+    journal.unlink()
+    shutil.rmtree(stage, ignore_errors=True)
+    return True

@@ -1,0 +1,341 @@
+"""Inputs of a run: opened, cut to the region, summed to 1 km, reconciled with totals."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qala.errors import InputError, Problems
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+    import pandas as pd
+    import xarray as xr
+
+    from qala.config import Workflow
+    from qala.raster import Quantity
+
+log = logging.getLogger("qala")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Opened inputs of an urbanisation run, by epoch.
+
+    Attributes
+    ----------
+    population, built, land
+        Rasters on one grid of 1 km; built and land may be None.
+    units, official, places
+        Territorial units, checked official figures, named points, or None.
+    factors
+        Correction factors of reconciled epochs.
+    """
+
+    population: dict[Any, xr.DataArray]
+    built: dict[Any, xr.DataArray | None]
+    land: dict[Any, xr.DataArray | None]
+    units: gpd.GeoDataFrame | None
+    official: pd.DataFrame | None
+    places: gpd.GeoDataFrame | None
+    factors: dict[Any, xr.DataArray]
+
+
+def epochs_of(sources: Sequence[str]) -> dict[Any, str]:
+    """Tell epochs of files given as ``2020=file``, or by GHSL's file names.
+
+    Examples
+    --------
+    >>> epochs_of(["2015=a.tif", "GHS_POP_E2020_GLOBE_R2023A_54009_1000_V1_0.tif"])
+    {2015: 'a.tif', 2020: 'GHS_POP_E2020_GLOBE_R2023A_54009_1000_V1_0.tif'}
+    """
+    found: dict[Any, str] = {}
+    for source in sources:
+        match = re.match(r"(\d{4})=(.+)", source) or re.search(r"_E(\d{4})_", Path(source).name)
+        path = source.split("=", 1)[1] if re.match(r"\d{4}=", source) else source
+        epoch = int(match.group(1)) if match else None
+        if epoch in found:
+            named = f"epoch {epoch}" if epoch else "no epoch"
+            raise InputError(
+                f"{path} and {found[epoch]} have {named}", "one file an epoch",
+                "write 2020=file.tif",
+            )  # fmt: skip
+        found[epoch] = path
+    return found
+
+
+def open_inputs(workflow: Workflow) -> Inputs:
+    """Open, cut, sum to 1 km, and reconcile what the workflow names."""
+    from qala.rates import read_official
+    from qala.vector import read_units
+
+    given = workflow.inputs
+    if given.prepared is not None:
+        return _open_prepared(workflow)
+    units = None
+    if given.units is not None:
+        extra = {} if given.units.max_overlap is None else {"max_overlap": given.units.max_overlap}
+        units = read_units(
+            given.units.path, id=given.units.id, layer=given.units.layer, crs=given.units.crs,
+            repair=given.units.repair, **extra,
+        )  # fmt: skip
+    places = None if given.places is None else read_places(given.places)
+    population = _open_epochs(workflow, "population")
+    land = _open_epochs(workflow, "land")
+    built = _open_epochs(workflow, "built")
+    if not population:
+        population = _population_from_points(workflow, units, land)
+    population, units = _cut(workflow, population, units)
+    like = next(iter(population.values()))
+    epochs = list(population)
+    land = {e: _at(land, e, like, "land") for e in epochs}
+    built = {e: _at(built, e, like, "built") for e in epochs}
+    factors: dict[Any, xr.DataArray] = {}
+    if given.census is not None and given.census.totals and units is not None:
+        population, factors = _reconciled(workflow, population, units, land)
+    official = None
+    if given.official is not None and given.units is not None:
+        official = read_official(given.official, given.units.id)
+        if units is not None and workflow.bbox is not None:
+            # units outside the cut are no mistake of the table
+            official = official[official["unit"].isin(units[given.units.id])]
+    return Inputs(population, built, land, units, official, places, factors)
+
+
+def _open_epochs(workflow: Workflow, quantity: Quantity) -> dict[Any, Any]:
+    """Open the rasters of a quantity, summed to 1 km where they are finer."""
+    from qala.grid import geobox_of
+    from qala.raster import aggregate, open_raster
+
+    source = getattr(workflow.inputs, quantity)
+    if source is None:
+        return {}
+    if not isinstance(source, dict):
+        name = source if isinstance(source, str) else source[0]
+        epoch = next(iter(epochs_of([Path(name).name])))
+        source = {epoch if quantity == "population" else None: source}
+    opened = {}
+    for epoch, files in sorted(source.items(), key=lambda item: item[0] or 0):
+        raster = open_raster(
+            files,
+            quantity,
+            nodata=workflow.inputs.population_nodata if quantity == "population" else None,
+            unit=getattr(workflow.inputs, f"{quantity}_unit", None),
+            chunk=workflow.cells.chunk,
+        )
+        size = geobox_of(raster).transform.a
+        fold = round(1000 / size) if size else 0
+        if fold > 1 and abs(fold * size - 1000) < 1e-6:
+            log.info("%s: cells of %g m summed to 1 km", quantity, size)
+            raster = aggregate(raster, fold)
+        opened[epoch] = raster
+    return opened
+
+
+def _at(rasters: Mapping[Any, Any], epoch: Any, like: xr.DataArray, name: str) -> Any:
+    """Return the raster that serves an epoch, cut to the population's window."""
+    if not rasters:
+        return None
+    if epoch in rasters:
+        found = rasters[epoch]
+    elif len(rasters) == 1:
+        found = next(iter(rasters.values()))
+    else:
+        raise InputError(
+            f"{name} has no file for epoch {epoch}",
+            f"one for each of the population's epochs, or one for all; it has {list(rasters)}",
+        )
+    return _to_window(found, like, name)
+
+
+def _to_window(raster: xr.DataArray, like: xr.DataArray, name: str) -> xr.DataArray:
+    """Cut a raster of the same grid to the window of another."""
+    from qala.grid import geobox_of, require_same_grid
+
+    box, target = geobox_of(raster), geobox_of(like)
+    if box.shape == target.shape:
+        return raster
+    size = box.transform.a
+    row = (box.transform.f - target.transform.f) / size
+    col = (target.transform.c - box.transform.c) / size
+    fits = (
+        abs(size - target.transform.a) < 1e-6
+        and abs(row - round(row)) < 1e-3
+        and abs(col - round(col)) < 1e-3
+        and round(row) >= 0
+        and round(col) >= 0
+        and round(row) + target.shape[0] <= box.shape[0]
+        and round(col) + target.shape[1] <= box.shape[1]
+    )
+    if not fits:
+        require_same_grid(target, box, name)
+    rows = slice(round(row), round(row) + target.shape[0])
+    cols = slice(round(col), round(col) + target.shape[1])
+    return raster.isel(y=rows, x=cols)
+
+
+def _cut(
+    workflow: Workflow, population: dict[Any, Any], units: gpd.GeoDataFrame | None
+) -> tuple[dict[Any, Any], gpd.GeoDataFrame | None]:
+    """Cut rasters to the workflow's box, and units to those that it touches."""
+    if workflow.bbox is None:
+        return population, units
+    import shapely
+    from odc.geo.geom import BoundingBox
+
+    from qala.grid import geobox_of
+
+    box = geobox_of(next(iter(population.values())))
+    area = BoundingBox(*workflow.bbox, crs="EPSG:4326").polygon.segmented(0.1).to_crs(box.crs)
+    left, bottom, right, top = area.boundingbox.bbox
+    t = box.transform
+    rows = slice(
+        max(0, math.floor((t.f - top) / t.a)), min(box.shape[0], math.ceil((t.f - bottom) / t.a))
+    )
+    cols = slice(
+        max(0, math.floor((left - t.c) / t.a)), min(box.shape[1], math.ceil((right - t.c) / t.a))
+    )
+    if rows.start >= rows.stop or cols.start >= cols.stop:
+        raise InputError(
+            f"bbox {workflow.bbox} lies outside the population grid",
+            "west, south, east, north in degrees, over the grid",
+        )
+    cut = {e: p.isel(y=rows, x=cols) for e, p in population.items()}
+    if units is not None:
+        inner = geobox_of(next(iter(cut.values()))).extent.geom
+        shapes = units.geometry.to_crs(str(box.crs))
+        # a unit of which a sliver is left would get a share of that sliver
+        inside = shapely.area(shapely.intersection(shapes.to_numpy(), inner)) >= 0.5 * shapes.area
+        left_out = int((~inside).sum())
+        if left_out:
+            log.info("%d units lie outside the box by half or more and are left out", left_out)
+        units = units[inside.to_numpy() if hasattr(inside, "to_numpy") else inside]
+        if not len(units):
+            raise InputError("no unit lies within the bbox by half", "a larger box")
+    return cut, units
+
+
+def _population_from_points(
+    workflow: Workflow, units: gpd.GeoDataFrame | None, land: Mapping[Any, Any]
+) -> dict[Any, xr.DataArray]:
+    """Make the population grid from census points around the units."""
+    from qala.census import grid_from_points
+    from qala.kazakhstan import around
+
+    census = workflow.inputs.census
+    assert census is not None
+    assert census.points is not None
+    assert units is not None
+    points = read_places(census.points)
+    box = around(units.to_crs("ESRI:54009"))
+    ground = next(iter(land.values())) if land else None
+    groups = points.groupby("epoch") if "epoch" in points.columns else [(None, points)]
+    return {
+        (None if epoch is None else int(epoch)): grid_from_points(
+            part, box, value=census.value, method=census.spread, land=ground
+        )
+        for epoch, part in groups
+    }
+
+
+def _reconciled(
+    workflow: Workflow,
+    population: dict[Any, xr.DataArray],
+    units: gpd.GeoDataFrame,
+    land: Mapping[Any, Any],
+) -> tuple[dict[Any, xr.DataArray], dict[Any, xr.DataArray]]:
+    """Scale the grids to the published totals, epoch by epoch."""
+    import pandas as pd
+
+    from qala.census import reconcile
+
+    census = workflow.inputs.census
+    assert census is not None
+    assert census.totals is not None
+    assert workflow.inputs.units is not None
+    key = workflow.inputs.units.id
+    table = pd.read_csv(census.totals, dtype={"unit": str})
+    problems = Problems(Path(census.totals).name)
+    for column in ("unit", "population"):
+        if column not in table.columns:
+            problems.add(f"no column {column!r}", "unit, [epoch], population")
+    problems.raise_if_any()
+    done, factors = {}, {}
+    for epoch, people in population.items():
+        rows = table
+        if "epoch" in table.columns and epoch is not None:
+            rows = table[table["epoch"] == epoch]
+            if rows.empty:
+                log.warning("%s has no totals for %s; its grid stays", census.totals, epoch)
+                done[epoch] = people
+                continue
+        totals = rows.set_index("unit")["population"]
+        wanted = units.assign(population=units[key].astype(str).map(totals))
+        result = reconcile(
+            people.compute(), wanted, id=key, place=census.place, land=land.get(epoch)
+        )
+        done[epoch], factors[epoch] = result.population, result.factors
+    return done, factors
+
+
+def _open_prepared(workflow: Workflow) -> Inputs:
+    """Bring a prepared set of sources together: points to grid, grid to totals."""
+    from qala.kazakhstan import populate, prepare_turkistan
+
+    sources = prepare_turkistan(str(workflow.data))
+    land = _open_epochs(workflow, "land")
+    ground = next(iter(land.values())) if land else None
+    epoch = 2023
+    result = populate(sources, land=ground, epoch=epoch)
+    official = sources.official[sources.official["epoch"] == epoch]
+    return Inputs(
+        population={epoch: result.population},
+        built={epoch: None},
+        land={epoch: ground},
+        units=sources.units,
+        official=official,
+        places=sources.places,
+        factors={epoch: result.factors},
+    )
+
+
+def read_places(path: str | Path) -> gpd.GeoDataFrame:
+    """Read named points: a vector file, or a CSV with ``lon`` and ``lat`` in degrees.
+
+    Raises
+    ------
+    InputError
+        When the file is absent or a table lacks its coordinates.
+    """
+    import geopandas as gpd
+    import pandas as pd
+    import pyogrio.errors
+
+    file = Path(path)
+    if not file.exists():
+        raise InputError(f"{file} does not exist", "a file of places")
+    if file.suffix.lower() != ".csv":
+        try:
+            return gpd.read_file(file)
+        except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
+            raise InputError(f"{file} cannot be read ({error})", "a vector file or CSV") from error
+    table = pd.read_csv(file)
+    if not {"lon", "lat"} <= set(table.columns):
+        raise InputError(
+            f"{file.name} has the columns {', '.join(table.columns)}",
+            "lon and lat in degrees (WGS 84)",
+        )
+    points = gpd.points_from_xy(table["lon"], table["lat"])
+    return gpd.GeoDataFrame(table, geometry=points, crs="EPSG:4326")
+
+
+def places_at(places: gpd.GeoDataFrame | None, epoch: Any) -> gpd.GeoDataFrame | None:
+    """Return the places of an epoch, where the table tells epochs apart."""
+    if places is None or "epoch" not in places.columns or epoch is None:
+        return places
+    return places[places["epoch"] == epoch]
