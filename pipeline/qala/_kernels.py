@@ -140,85 +140,104 @@ def scan(
     for r in range(rows):
         before = 0
         row_people = 0.0
-        for c in range(cols):
-            p = np.float64(pop[r, c])
-            if plain and p == 0.0:
-                before = 0
-                continue
-            share = 1.0
-            state = 0
-            flag = 0
-            if p != p:
-                missing += 1
-            elif p < 0.0 or p > people_limit:
-                if p == np.inf or p == -np.inf:
-                    infinite += 1
-                elif p < 0.0:
-                    negative += 1
+        for group in range(0, cols, 4):
+            # four states make a byte: gathered here, written once
+            four = 0
+            for c in range(group, min(group + 4, cols)):
+                p = np.float64(pop[r, c])
+                if plain and p == 0.0:
+                    before = 0
+                    continue
+                if p == 0.0 and has_land and (not has_built or built[r, c] == 0.0):
+                    # most cells: nobody and nothing built, on sea or on open land
+                    before = 0
+                    share = np.float64(land[r, c])
+                    if share == share:
+                        if share > land_max:
+                            land_max = share
+                        if share < land_min:
+                            land_min = share
+                        if has_built:
+                            built_min, built_max = min(built_min, 0.0), max(built_max, 0.0)
+                        if share < land_unit and not share / land_unit >= water_land:
+                            four |= 2 << (2 * (c & 3))
+                        continue
+                share = 1.0
+                state = 0
+                flag = 0
+                if p != p:
+                    missing += 1
+                elif p < 0.0 or p > people_limit:
+                    if p == np.inf or p == -np.inf:
+                        infinite += 1
+                    elif p < 0.0:
+                        negative += 1
+                    else:
+                        huge += 1
+                    if first_row < 0:
+                        first_row, first_col, first_value = r, c, p
                 else:
-                    huge += 1
-                if first_row < 0:
-                    first_row, first_col, first_value = r, c, p
-            else:
-                row_people += p
-                if p > pop_max:
-                    pop_max = p
-            b = 0.0
-            if has_built:
-                b = np.float64(built[r, c])
-                if b > built_max:
-                    built_max = b
-                if b < built_min:
-                    built_min = b
-            if has_land:
-                share = np.float64(land[r, c])
-                if share > land_max:
-                    land_max = share
-                if share < land_min:
-                    land_min = share
-                share /= land_unit
-                if not share >= water_land:
-                    if share != share and p != p:
+                    row_people += p
+                    if p > pop_max:
+                        pop_max = p
+                b = 0.0
+                if has_built:
+                    b = np.float64(built[r, c])
+                    if b > built_max:
+                        built_max = b
+                    if b < built_min:
+                        built_min = b
+                if has_land:
+                    share = np.float64(land[r, c])
+                    if share > land_max:
+                        land_max = share
+                    if share < land_min:
+                        land_min = share
+                    share /= land_unit
+                    if not share >= water_land:
+                        if share != share and p != p:
+                            state = 3
+                        elif not p > 0.0 and not b > 0.0:
+                            state = 2
+                        elif p == 0.0 and share == share:
+                            state = 1
+                    elif p != p:
                         state = 3
-                    elif not p > 0.0 and not b > 0.0:
-                        state = 2
-                    elif p == 0.0 and share == share:
-                        state = 1
+                    if share == 0.0 and p > 0.0:
+                        no_land += 1
                 elif p != p:
                     state = 3
-                if share == 0.0 and p > 0.0:
-                    no_land += 1
-            elif p != p:
-                state = 3
-            if state:
-                states[r, c >> 2] |= np.uint8(state << (2 * (c & 3)))
+                if state:
+                    four |= state << (2 * (c & 3))
+                if p > 0.0:
+                    # people on a cell without land: infinitely dense, as in the R reference
+                    density = p / share / cell_km2 if share != 0.0 else np.inf
+                    if density >= centre_density:
+                        flag |= 1
+                    if density >= cluster_density:
+                        flag |= 2
+                    if separate_semi and density >= semi_density:
+                        flag |= 4
+                    if level2 and density >= low_density:
+                        low[r, c >> 3] |= np.uint8(1 << (c & 7))
+                        any_low = True
+                if use_built and b > 0.0:
+                    part = b / built_unit
+                    part = part / share if share != 0.0 else np.inf
+                    # rounded to three decimals before the test, as GHSL does
+                    if np.floor(part * 1000.0 + 0.5) / 1000.0 >= centre_built:
+                        flag |= 1
+                if flag:
+                    flags[r, c] = flag
+                    marked[r] |= flag
+                    opened = flag & ~before
+                    n0 += opened & 1
+                    n1 += (opened >> 1) & 1
+                    n2 += (opened >> 2) & 1
+                before = flag
+            if four:
+                states[r, group >> 2] = four
                 any_state = True
-            if p > 0.0:
-                # people on a cell without land: infinitely dense, as in the R reference
-                density = p / share / cell_km2 if share != 0.0 else np.inf
-                if density >= centre_density:
-                    flag |= 1
-                if density >= cluster_density:
-                    flag |= 2
-                if separate_semi and density >= semi_density:
-                    flag |= 4
-                if level2 and density >= low_density:
-                    low[r, c >> 3] |= np.uint8(1 << (c & 7))
-                    any_low = True
-            if use_built and b > 0.0:
-                part = b / built_unit
-                part = part / share if share != 0.0 else np.inf
-                # rounded to three decimals before the test, as GHSL does
-                if np.floor(part * 1000.0 + 0.5) / 1000.0 >= centre_built:
-                    flag |= 1
-            if flag:
-                flags[r, c] = flag
-                marked[r] |= flag
-                opened = flag & ~before
-                n0 += opened & 1
-                n1 += (opened >> 1) & 1
-                n2 += (opened >> 2) & 1
-            before = flag
         # a sum a row: the same whatever rows a strip has
         people += row_people
     if pop_max == -np.inf and missing < rows * cols and not (negative or infinite or huge):
