@@ -27,6 +27,7 @@ Progress = Callable[[int, int], None]
 _PICTURES = {
     "chart_rates": "rates",
     "map_cells": "cells",
+    "map_centres": "centres",
     "map_urban_share": "urban_share",
     "map_units": "map",
     "chart_change": "change",
@@ -208,6 +209,10 @@ def draw(
     jobs: dict[str, tuple[Callable[..., Path], tuple[Any, ...], dict[str, Any]]] = {
         "map_cells": (figures.map_cells, (level2, data.units, centres), {})
     }
+    near = _around_centres(level2, centres)
+    if near is not None:
+        borders = None if data.units is None else _clipped(data.units, near)
+        jobs["map_centres"] = (figures.map_cells, (near, borders, centres), {})
     if every is not None:
         jobs["map_urban_share"] = (figures.map_units, (units, "urban_share"), {})
         jobs["map_units"] = (figures.map_units, (units, "degurba_l2"), {})
@@ -236,6 +241,31 @@ def draw(
                 **extra,
             )
     return drawn
+
+
+def _around_centres(cells: xr.DataArray, centres: gpd.GeoDataFrame) -> xr.DataArray | None:
+    """Cut the cells to the urban centres, where these are lost on the whole map."""
+    from qala.grid import geobox_of
+
+    if not len(centres):
+        return None
+    box = geobox_of(cells)
+    t = box.transform
+    left, bottom, right, top = centres.total_bounds
+    # room for suburbs and names: a fifth of the longer side, at least 15 km
+    room = max(15_000.0, 0.2 * max(right - left, top - bottom))
+    rows = slice(max(0, int((t.f - top - room) / t.a)), int((t.f - bottom + room) / t.a) + 1)
+    cols = slice(max(0, int((left - room - t.c) / t.a)), int((right + room - t.c) / t.a) + 1)
+    cut = cells.isel(y=rows, x=cols)
+    return cut if cut.size < 0.4 * cells.size else None
+
+
+def _clipped(units: gpd.GeoDataFrame, cells: xr.DataArray) -> gpd.GeoDataFrame:
+    """Cut unit borders to the window of a raster."""
+    from qala.grid import geobox_of
+
+    box = geobox_of(cells)
+    return units.to_crs(str(box.crs)).clip(box.extent.geom, keep_geom_type=True)
 
 
 def write_page(
