@@ -263,8 +263,12 @@ def test_official_epochs_must_fit(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(InputError, match="table names no epoch, the population 2"):
         urbanisation_rates(units, people, id="code", cells=cells, official=plain)
     dated = plain.assign(year=[2005.0])
-    with pytest.raises(InputError, match="table is for 2005, the population for no epoch"):
-        urbanisation_rates(units, people[2000], id="code", cells=cells[2000], official=dated)
+    # one epoch beside a grid of none is what a single file looks like
+    found = urbanisation_rates(units, people[2000], id="code", cells=cells[2000], official=dated)
+    assert found["official_share"].tolist() == [0.2]
+    both = pd.concat([dated, dated.assign(year=2010)])
+    with pytest.raises(InputError, match="table is for 2005, 2010, the population for no epoch"):
+        urbanisation_rates(units, people[2000], id="code", cells=cells[2000], official=both)
     with caplog.at_level(logging.WARNING, "qala"):
         found = urbanisation_rates(units, people, id="code", cells=cells, official=dated)
     assert found["official_share"].isna().tolist() == [True, False]
