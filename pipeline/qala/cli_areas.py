@@ -1,0 +1,195 @@
+"""Commands of functional urban areas: ``qala network``, ``qala times``, ``qala areas``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+class Mode(StrEnum):
+    """Means of travel."""
+
+    car = "car"
+    foot = "foot"
+
+
+class Language(StrEnum):
+    """Language of words in outputs."""
+
+    en = "en"
+    ru = "ru"
+    kk = "kk"
+
+
+def _tell(summary: dict[str, Any]) -> None:
+    """Print a summary, one fact a line; tables and long lists are left to the files."""
+    width = max((len(k) for k in summary), default=0)
+    for key, value in summary.items():
+        if isinstance(value, dict):
+            text = ", ".join(f"{k} {_plain(v)}" for k, v in value.items())
+        else:
+            text = _plain(value)
+        typer.echo(f"{key.ljust(width)}  {text[:400]}")
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.4g}" if abs(value) < 100 else f"{value:,.0f}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return str(value)
+
+
+def network(
+    osm: Annotated[Path, typer.Option(help="OpenStreetMap extract, .osm.pbf or .osm.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Network file to write.")],
+    mode: Annotated[Mode, typer.Option(help="Means of travel.")] = Mode.car,
+    bbox: Annotated[
+        str | None, typer.Option(help="W,S,E,N in degrees: read only what lies there.")
+    ] = None,
+    crs: Annotated[str, typer.Option(help="Metric CRS of the network.")] = "ESRI:54009",
+) -> None:
+    """Make a routable network from an OpenStreetMap extract."""
+    from qala.network import network_flow
+
+    _tell(network_flow(osm, mode.value, output, bbox=parse_bbox(bbox), crs=crs))
+
+
+def parse_bbox(text: str | None) -> tuple[float, float, float, float] | None:
+    """Read ``W,S,E,N`` in degrees.
+
+    Raises
+    ------
+    InputError
+        When it is not four numbers in order.
+
+    Examples
+    --------
+    >>> parse_bbox("7.41,43.72,7.44,43.76")
+    (7.41, 43.72, 7.44, 43.76)
+    """
+    from qala.errors import InputError
+
+    if text is None:
+        return None
+    try:
+        west, south, east, north = (float(v) for v in text.replace(" ", "").split(","))
+    except ValueError as error:
+        raise InputError(f"--bbox is {text!r}", "W,S,E,N in degrees, four numbers") from error
+    if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
+        raise InputError(f"--bbox is {text!r}", "west < east and south < north, in degrees")
+    return west, south, east, north
+
+
+def times(
+    network: Annotated[Path, typer.Option(help="Network that `qala network` wrote.")],
+    centres: Annotated[
+        Path, typer.Option("--from", help="Points, polygons, or a class raster with its centres.")
+    ],
+    population: Annotated[Path, typer.Option(help="People per cell.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help=".gpkg, .tif, .csv or .parquet to write.")
+    ],
+    max_minutes: Annotated[float, typer.Option(min=1, help="Limit of the journeys.")] = 120.0,
+    id: Annotated[str | None, typer.Option(help="Column of the centres' ids.")] = None,
+    friction: Annotated[
+        Path | None, typer.Option(help="Seconds per metre, for cells that no road leads from.")
+    ] = None,
+) -> None:
+    """Time every populated cell to the centres in reach."""
+    from qala import compute
+    from qala.travel import times_flow
+
+    with compute.running():
+        summary = times_flow(
+            network, centres, population, max_minutes, output, id_column=id, friction=friction
+        )
+    _tell(summary)
+
+
+def areas(
+    population: Annotated[Path, typer.Option(help="People per cell.")],
+    units: Annotated[Path, typer.Option(help="Territorial units.")],
+    id: Annotated[str, typer.Option(help="Column of unit ids.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="GeoPackage to write.")],
+    built: Annotated[Path | None, typer.Option(help="Built-up surface on the same grid.")] = None,
+    land: Annotated[Path | None, typer.Option(help="Permanent land on the same grid.")] = None,
+    flows: Annotated[
+        Path | None, typer.Option(help="Commuters: origin, destination, commuters.")
+    ] = None,
+    employed: Annotated[
+        Path | None, typer.Option(help="Employed residents: unit, employed.")
+    ] = None,
+    network: Annotated[
+        Path | None, typer.Option(help="Estimate flows from this network's times.")
+    ] = None,
+    distance: Annotated[
+        bool, typer.Option("--distance", help="Estimate flows from straight-line distance.")
+    ] = False,
+    isochrone: Annotated[
+        float | None, typer.Option(min=1, help="Baseline: minutes around large cities.")
+    ] = None,
+    min_city: Annotated[
+        float, typer.Option(help="Least people of a city for the isochrone.")
+    ] = 100_000.0,
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of commuters that joins a unit.")
+    ] = 0.15,
+    beta: Annotated[
+        float | None, typer.Option(min=0, help="Decay per km or minute; default: calibrated.")
+    ] = None,
+    calibrate: Annotated[
+        Path | None, typer.Option(help="Flows on the same units to fit the decay on.")
+    ] = None,
+    cores: Annotated[
+        Path | None, typer.Option(help="Given cores: unit, city; in place of urban centres.")
+    ] = None,
+    city_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of people in a centre that makes a city.")
+    ] = 0.5,
+    reporting: Annotated[
+        str | None, typer.Option(help="Column of units by which rates are told.")
+    ] = None,
+    figure: Annotated[Path | None, typer.Option(help="PNG of the map.")] = None,
+    layer: Annotated[str | None, typer.Option(help="Layer of the units file.")] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Repair units.")] = False,
+    unknown: Annotated[
+        str, typer.Option(help="Flows of units not in the layer: error or outside.")
+    ] = "error",
+    ruleset: Annotated[str, typer.Option(help="Rules of the urban centres.")] = "R2023A",
+    source: Annotated[str, typer.Option(help="Sources and licences, shown below the map.")] = "",
+    lang: Annotated[Language, typer.Option(help="Language of words.")] = Language.en,
+) -> None:
+    """Delineate functional urban areas: cities and their commuting zones."""
+    from qala import compute
+    from qala.areas import areas_flow
+
+    with compute.running():
+        found = areas_flow(
+            population, units, id, out=output, built=built, land=land, layer=layer, flows=flows,
+            employed=employed, network=network, distance=distance, isochrone=isochrone,
+            min_city=min_city, threshold=threshold, beta=beta, calibrate_on=calibrate, cores=cores,
+            city_share=city_share, unknown=unknown, reporting=reporting, figure=figure,
+            ruleset=ruleset, repair=repair, lang=lang.value, source=source,
+        )  # fmt: skip
+    _tell({**found["settings"], **found["counts"]})
+    if found["calibration"] is not None:
+        typer.echo(str(found["calibration"]))
+    typer.echo("")
+    roles = found["areas"].membership
+    table = roles[roles["role"] != "outside"].groupby(["area", "role"]).size().unstack(fill_value=0)
+    typer.echo(table.head(40).to_string())
+    if len(table) > 40:
+        typer.echo(f"{len(table) - 40} more in layer areas")
+    for path in found["outputs"]:
+        typer.echo(str(path))
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(network)
+    app.command()(times)
+    app.command()(areas)

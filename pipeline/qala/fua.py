@@ -1,0 +1,1509 @@
+"""Functional urban areas: cities and their commuting zones.
+
+The rules are those of the European Union and the OECD (Dijkstra, Poelman &
+Veneri 2019, *The EU-OECD definition of a functional urban area*, OECD Regional
+Development Working Papers 2019/11, doi:10.1787/d58cb34d-en):
+
+1. a city is the units with at least half of their people in an urban centre;
+2. a city joins another in which at least 15 % of its employed residents work;
+3. the commuting zone is the units of which at least 15 % of the employed
+   residents work in the city, the largest share decides between cities;
+4. enclaves join, and pieces that are not contiguous with the core leave.
+
+Flows are given (:mod:`qala.commuting`) or estimated. Where they are estimated,
+the areas hang on assumptions: see :func:`area_sensitivity` and
+``docs/functional-areas.md``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from qala.commuting import (
+    DECAY_KM_EXPONENTIAL,
+    DECAY_MIN_EXPONENTIAL,
+    Decay,
+    Flows,
+    as_ids,
+    distances,
+    estimate_flows,
+    flows_on_units,
+    huff_shares,
+    minutes,
+    read_cores,
+    unit_values,
+)
+from qala.errors import InputError, Problems
+from qala.messages import tr
+from qala.vector import some
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+    import pandas as pd
+    import xarray as xr
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+    Bools = NDArray[np.bool_]
+
+log = logging.getLogger("qala")
+
+#: share of employed residents that makes a commuting zone, and that joins two cities (EU-OECD)
+THRESHOLD = 0.15
+#: share of a unit's people in an urban centre that makes it part of a city (EU-OECD)
+CITY_SHARE = 0.5
+#: share of a centre's people that its city should hold (EU-OECD)
+CENTRE_HELD = 0.75
+#: units this far apart still share a border: slivers between borders digitised apart, metres
+GAP = 2.0
+#: variants of the sensitivity band: thresholds, and β times these factors
+THRESHOLDS = (0.10, 0.15, 0.20, 0.25)
+BETA_FACTORS = (0.6, 0.8, 1.0, 1.2, 1.4)
+#: share between two cities from which their pair is told of
+_NEAR = 0.05
+#: share of agreeing variants from which a verdict is called sure
+_SURE = 0.9
+
+
+# --- values -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """How the areas change with threshold and β.
+
+    Attributes
+    ----------
+    variants
+        One row a variant: ``threshold``, ``beta_factor``, ``beta`` and ``shape``
+        (missing for given flows), ``areas``, ``zone_units``, ``core_population``,
+        ``zone_population``, ``population_share`` (people in areas over all) and
+        ``jaccard`` (zone against the base variant, by people).
+    stability
+        By unit: share of variants that say the same of it as the base.
+    in_area
+        By unit: share of variants in which it belongs to the area of its
+        nearest claim: its own area, or for a unit outside the city that most of
+        its commuters go to.
+    joined
+        Pairs of cities that are one area in some variant, or come near it:
+        ``city`` (the smaller), ``other``, ``share`` (of the employed residents of
+        the city who work in the other), ``lowest`` and ``highest`` of it over the
+        variants, ``base`` (whether the base joins them), ``variants`` (share of
+        variants that do) and ``verdict`` in words.
+    """
+
+    variants: pd.DataFrame
+    stability: pd.Series
+    in_area: pd.Series
+    joined: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Areas:
+    """Functional urban areas and how they came about.
+
+    Attributes
+    ----------
+    areas
+        Polygons: ``area``, ``name``, ``cities``, ``core_units``, ``zone_units``,
+        ``population``, ``core_population``, ``zone_population``, ``area_km2``,
+        ``pieces`` (contiguous parts).
+    cores, zones
+        Polygons of the cities of each area, and of its commuting zone.
+    membership
+        One row a unit: ``unit``, ``area``, ``role`` (core, zone, outside),
+        ``share``, ``runner_up``, ``runner_up_share``, ``reason``, ``city``,
+        ``population``; after :func:`area_sensitivity` also ``stability`` and
+        ``in_area``.
+    cities
+        One row a city: ``city``, ``name``, ``area``, ``units``, ``population``
+        and, where cities come from urban centres, ``centre_population``,
+        ``centre_held`` (share of the centre's people living in the city) and
+        ``centre_held_enough`` (≥ 75 %).
+    merges
+        Joined cities: ``round``, ``city``, ``into``, ``share``.
+    flows
+        What the shares were counted from; None for isochrones.
+    settings
+        Thresholds and method.
+    counts
+        Enclaves joined, units that left, and what the inputs lacked.
+    sensitivity
+        Result of :func:`area_sensitivity`, where it ran.
+    """
+
+    areas: gpd.GeoDataFrame
+    cores: gpd.GeoDataFrame
+    zones: gpd.GeoDataFrame
+    membership: pd.DataFrame
+    cities: pd.DataFrame
+    merges: pd.DataFrame
+    flows: Flows | None
+    settings: Mapping[str, Any]
+    counts: Mapping[str, Any]
+    sensitivity: Sensitivity | None = None
+    _frame: _Frame | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Borders:
+    """Which units are neighbours, and which lie at the edge of the whole.
+
+    Attributes
+    ----------
+    neighbours
+        scipy CSR of truth values, units × units, symmetric.
+    edge
+        Whether a unit touches the outline of all units together (state border
+        or coast); holes inside the whole do not count.
+    """
+
+    neighbours: csr_matrix
+    edge: Bools
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What stays the same in all variants of one run."""
+
+    ids: NDArray[np.object_]
+    borders: Borders
+    city: Ints
+    cities: tuple[str, ...]
+    names: Mapping[str, str]
+    population: Floats
+    merge: bool
+    costs: csr_matrix | None = None
+    pull: Floats | None = None
+    merge_threshold: float | None = None
+    jobs_known: bool = False
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Membership as plain arrays."""
+
+    group: Ints  # area of each city, by number of its leading city
+    area: Ints  # area of each unit, -1 outside
+    how: Ints
+    best: Ints
+    best_share: Floats
+    second: Ints
+    second_share: Floats
+    own_share: Floats
+    merges: tuple[tuple[int, int, int, float], ...]
+
+
+# how a unit came to its place
+_CORE, _ZONE, _ENCLAVE, _LEFT, _BELOW, _NOBODY, _UNKNOWN = range(7)
+
+
+# --- cities -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cities:
+    """Units that form cities, found from urban centres.
+
+    Attributes
+    ----------
+    cores
+        City (text: number of its centre) by unit (text).
+    centres
+        One row a centre: ``city``, ``centre_population``, ``units``,
+        ``centre_held``, ``centre_held_enough``. A centre without units has no
+        unit with half of its people in centres.
+    population
+        People of each unit, in the units' order.
+    centre_share
+        Share of each unit's people in urban centres; NaN where it has none.
+    points
+        Population-weighted centre of each unit.
+    """
+
+    cores: pd.Series
+    centres: pd.DataFrame
+    population: Floats
+    centre_share: Floats
+    points: gpd.GeoSeries
+
+
+def cities_of(
+    units: gpd.GeoDataFrame,
+    population: xr.DataArray,
+    labels: xr.DataArray,
+    *,
+    id: str,
+    city_share: float = CITY_SHARE,
+    held: float = CENTRE_HELD,
+) -> Cities:
+    """Find the units that form the city of each urban centre.
+
+    A unit belongs to a city when at least ``city_share`` of its people live in
+    urban centres, and to that of the centre which holds most of them.
+
+    Parameters
+    ----------
+    units
+        Polygons in any declared CRS.
+    population
+        dims (y, x); people per cell on an equal-area grid.
+    labels
+        dims (y, x), int32; urban centres numbered from 1, 0 elsewhere, as
+        :func:`qala.settlement.label_centres` gives them.
+    id
+        Column of unit ids.
+    city_share
+        Share of people from which a unit is part of a city.
+    held
+        Share of the centre's people the city should hold; a shortfall is
+        logged and told in ``centres``.
+
+    Returns
+    -------
+    Cities
+        Cores, centres, and people of units.
+
+    Raises
+    ------
+    InputError
+        When the rasters lie on different grids.
+
+    Notes
+    -----
+    Dijkstra, Poelman & Veneri (2019), doi:10.1787/d58cb34d-en, step 2.
+    """
+    import pandas as pd
+    from scipy.sparse import csr_matrix
+
+    from qala.grid import geobox_of, require_same_grid
+    from qala.units import coverage
+
+    box = geobox_of(population)
+    require_same_grid(box, geobox_of(labels), "the labels of urban centres")
+    cover = coverage(units, box, id=id)
+    people, centre = cover.take(population, labels)
+    people = np.nan_to_num(people.astype(np.float64))
+    centre = centre.astype(np.int64)
+    count = int(centre.max(initial=0))
+    total = np.asarray(cover.parts @ people).ravel()
+    cells = np.flatnonzero(centre > 0)
+    spread = csr_matrix((people[cells], (cells, centre[cells] - 1)), shape=(people.size, count))
+    inside = (cover.parts @ spread).tocsr()
+    sums = np.asarray(inside.sum(axis=1)).ravel()
+    share = np.divide(sums, total, out=np.full(total.size, np.nan), where=total > 0)
+    # a sum of exact overlays misses half by rounding alone
+    core = np.nan_to_num(share) >= city_share - 1e-9
+    best = np.asarray(inside.argmax(axis=1)).ravel() if count else np.zeros(total.size, np.int64)
+    whole = np.bincount(
+        np.asarray(labels.compute().data).ravel(),
+        np.nan_to_num(np.asarray(population.compute().data, dtype=np.float64).ravel()),
+        count + 1,
+    )[1 : count + 1]
+    # a centre may reach beyond the units' layer: what the city holds is told of the whole
+    held_people = np.zeros(count)
+    rows = np.flatnonzero(core)
+    if rows.size:
+        np.add.at(held_people, best[rows], np.asarray(inside[rows, best[rows]]).ravel())
+    centres = pd.DataFrame(
+        {
+            "city": [str(k) for k in range(1, count + 1)],
+            "centre_population": whole,
+            "units": np.bincount(best[rows], minlength=count)[:count],
+            "centre_held": np.divide(held_people, whole, out=np.zeros(count), where=whole > 0),
+        }
+    )
+    centres["centre_held_enough"] = centres["centre_held"] >= held
+    touched = np.asarray(inside.sum(axis=0)).ravel() > 0
+    none = touched & (centres["units"] == 0).to_numpy()
+    if none.any():
+        log.warning(
+            "%d urban centres have no unit with %.0f %% of its people in centres, and so no "
+            "city: %s", none.sum(), 100 * city_share, some(centres["city"][none])
+        )  # fmt: skip
+    short = (centres["units"] > 0) & ~centres["centre_held_enough"]
+    if short.any():
+        log.warning(
+            "%d cities hold less than %.0f %% of the people of their urban centre: %s",
+            short.sum(),
+            100 * held,
+            some(centres["city"][short]),
+        )
+    ids = as_ids(units[id])
+    cores = pd.Series([str(b + 1) for b in best[rows]], index=ids[rows], name="city", dtype=object)
+    _, points = _people_and_centres(units, population, id, cover)
+    return Cities(cores, centres[touched].reset_index(drop=True), total, share, points)
+
+
+# --- contiguity -------------------------------------------------------------------
+
+
+def borders_of(units: gpd.GeoDataFrame, *, gap: float = GAP) -> Borders:
+    """Find which units share a border.
+
+    Corners that touch in a point are no border. Slivers between borders up to
+    ``gap`` wide do not part neighbours.
+
+    Parameters
+    ----------
+    units
+        Polygons in any declared CRS; measured in metres.
+    gap
+        Widest sliver, metres.
+
+    Returns
+    -------
+    Borders
+        Neighbours and units at the edge.
+    """
+    import shapely
+    from scipy.sparse import csr_matrix
+
+    shapes = _metric(units)
+    size = len(shapes)
+    tree = shapely.STRtree(shapes)
+    left, right = tree.query(shapes, predicate="dwithin", distance=gap)
+    once = left < right
+    left, right = left[once], right[once]
+    shared = shapely.length(shapely.intersection(shapes[left], shapes[right])) > 0
+    # touching in points or apart by slivers: a border is longer than the sliver is wide
+    doubtful = np.flatnonzero(~shared)
+    if gap > 0 and doubtful.size:
+        wide = shapely.buffer(shapes[right[doubtful]], gap, quad_segs=2)
+        along = shapely.intersection(shapely.boundary(shapes[left[doubtful]]), wide)
+        shared[doubtful] = shapely.length(along) > 8 * gap
+    left, right = left[shared], right[shared]
+    pairs = np.ones(2 * left.size, dtype=bool)
+    neighbours = csr_matrix(
+        (pairs, (np.concatenate([left, right]), np.concatenate([right, left]))), shape=(size, size)
+    )
+    # slits that open to the outside are closed first, or units along them would seem outer
+    whole = shapely.union_all(shapes)
+    closed = shapely.buffer(whole, 2 * gap, join_style="mitre") if gap > 0 else whole
+    rings = shapely.get_exterior_ring(shapely.get_parts(closed))
+    edge = np.zeros(size, bool)
+    hit, _ = tree.query(rings, predicate="dwithin", distance=4 * gap + 1e-6).reshape(2, -1)[::-1]
+    edge[hit] = True
+    return Borders(neighbours, edge)
+
+
+def _metric(units: gpd.GeoDataFrame) -> NDArray[np.object_]:
+    """Return the polygons in metres."""
+    import pyproj
+
+    if units.crs is None:
+        raise InputError("the units have no CRS", "a declared CRS", "set it with units.set_crs()")
+    crs = pyproj.CRS(units.crs)
+    metric = crs.is_projected and all(a.unit_name in ("metre", "meter") for a in crs.axis_info)
+    layer = units.geometry if metric else units.geometry.to_crs("ESRI:54009")
+    return np.asarray(layer.array, dtype=object)
+
+
+def _keep_contiguous(area: Ints, core: Bools, neighbours: csr_matrix) -> Bools:
+    """Return the units whose piece of their area holds no core, and so must leave."""
+    inside = area >= 0
+    piece = _components(neighbours, area, inside)
+    anchored = np.zeros(area.size + 1, bool)
+    anchored[piece[core & inside]] = True
+    return inside & ~anchored[piece]
+
+
+def _components(neighbours: csr_matrix, group: Ints, among: Bools) -> Ints:
+    """Number the contiguous pieces of units of one group; others get numbers of their own."""
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    pairs = neighbours.tocoo()
+    same = (group[pairs.row] == group[pairs.col]) & among[pairs.row] & among[pairs.col]
+    graph = csr_matrix(
+        (np.ones(int(same.sum()), bool), (pairs.row[same], pairs.col[same])), shape=neighbours.shape
+    )
+    return cast("Ints", connected_components(graph, directed=False)[1].astype(np.int64))
+
+
+def _enclaves(area: Ints, borders: Borders) -> tuple[Bools, Ints]:
+    """Return units outside areas that one area wholly surrounds, and that area."""
+    outside = area < 0
+    if not outside.any():
+        return np.zeros(area.size, bool), area
+    piece = _components(borders.neighbours, np.where(outside, -1, area), outside)
+    count = int(piece.max()) + 1
+    pairs = borders.neighbours.tocoo()
+    across = outside[pairs.row] & ~outside[pairs.col]
+    met, found = piece[pairs.row[across]], area[pairs.col[across]]
+    # one area around a piece: the smallest and largest number met are the same
+    low = np.full(count, np.iinfo(np.int64).max)
+    high = np.full(count, -1, np.int64)
+    np.minimum.at(low, met, found)
+    np.maximum.at(high, met, found)
+    closed = (low == high) & (high >= 0)
+    closed[piece[outside & borders.edge]] = False
+    joins = outside & closed[piece]
+    return joins, np.where(joins, high[piece], -1)
+
+
+# --- the rules --------------------------------------------------------------------
+
+
+def _merge_cities(
+    flows: Flows, city: Ints, count: int, weight: Floats, threshold: float | None
+) -> tuple[Ints, list[tuple[int, int, int, float]]]:
+    """Join cities until none sends the threshold's share to another.
+
+    All pairs that qualify join in a round, so that no order matters. A joined
+    city is led by its largest.
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    group = np.arange(count, dtype=np.int64)
+    merges: list[tuple[int, int, int, float]] = []
+    if threshold is None or count < 2:
+        return group, merges
+    core = np.flatnonzero(city >= 0)
+    between = flows.matrix[core][:, core].tocoo()
+    origin, destination = city[core[between.row]], city[core[between.col]]
+    employed = np.bincount(city[core], flows.employed[core], count)
+    for turn in range(1, count + 1):
+        pairs = coo_matrix(
+            (between.data, (group[origin], group[destination])), shape=(count, count)
+        ).tocsr()
+        pairs.setdiag(0)
+        pairs.eliminate_zeros()
+        base = np.bincount(group, employed, count)
+        found = pairs.tocoo()
+        share = found.data / np.where(base[found.row] > 0, base[found.row], np.inf)
+        joins = share >= threshold
+        if not joins.any():
+            break
+        merges += [
+            (turn, int(a), int(b), float(s))
+            for a, b, s in zip(found.row[joins], found.col[joins], share[joins], strict=True)
+        ]
+        links = coo_matrix(
+            (np.ones(int(joins.sum())), (found.row[joins], found.col[joins])), shape=(count, count)
+        )
+        _, part = connected_components(links, directed=False)
+        part = part[group]
+        # the largest city of each part leads it; ties go to the first by name
+        order = np.lexsort((np.arange(count), -weight, part))
+        first = order[np.r_[True, np.diff(part[order]) > 0]]
+        leader = np.empty(int(part.max()) + 1, np.int64)
+        leader[part[first]] = first
+        group = leader[part]
+    return group, merges
+
+
+def _shares(flows: Flows, group_of_unit: Ints, count: int) -> csr_matrix:
+    """Return the share of each unit's employed residents that work in each group."""
+    from scipy.sparse import csr_matrix, diags
+
+    core = np.flatnonzero(group_of_unit >= 0)
+    into = csr_matrix(
+        (np.ones(core.size), (core, group_of_unit[core])), shape=(group_of_unit.size, count)
+    )
+    scale = np.divide(
+        1.0, flows.employed, out=np.zeros_like(flows.employed), where=flows.employed > 0
+    )
+    return (diags(scale) @ (flows.matrix @ into)).tocsr()
+
+
+def _two_best(shares: csr_matrix, without: Ints | None = None) -> tuple[Ints, Floats, Ints, Floats]:
+    """Return for every row its two largest columns and their values; -1 and 0 where none.
+
+    ``without`` names a column a row that does not compete.
+    """
+    found = shares.tocoo()
+    row, col, value = found.row, found.col, found.data
+    keep = value > 0
+    if without is not None:
+        keep &= col != without[row]
+    row, col, value = row[keep], col[keep], value[keep]
+    order = np.lexsort((col, -value, row))
+    row, col, value = row[order], col[order], value[order]
+    start = np.r_[True, np.diff(row) > 0] if row.size else np.zeros(0, bool)
+    size = shares.shape[0]
+    result: list[Any] = []
+    first = np.flatnonzero(start)
+    second = first + 1
+    second = second[(second < row.size) & ~np.r_[start, True][np.minimum(second, row.size)]]
+    for at in (first, second):
+        which, much = np.full(size, -1, np.int64), np.zeros(size)
+        which[row[at]], much[row[at]] = col[at], value[at]
+        result += [which, much]
+    return result[0], result[1], result[2], result[3]
+
+
+def _assign(frame: _Frame, flows: Flows, threshold: float, merge_threshold: float | None) -> _Found:
+    """Run the rules on arrays: merge, zone, enclaves, contiguity."""
+    count = len(frame.cities)
+    core = frame.city >= 0
+    people: Floats = np.bincount(frame.city[core], frame.population[core], count).astype(np.float64)
+    if not people.any():
+        people = np.bincount(frame.city[core], flows.employed[core], count).astype(np.float64)
+    group, merges = _merge_cities(flows, frame.city, count, people, merge_threshold)
+    own = np.where(core, group[frame.city], -1)
+    shares = _shares(flows, own, count)
+    best, best_share, _, _ = _two_best(shares)
+    area = np.where(core, own, np.where(best_share >= threshold, best, -1))
+    how = np.select(
+        [core, area >= 0, flows.employed <= 0, best < 0], [_CORE, _ZONE, _UNKNOWN, _NOBODY], _BELOW
+    ).astype(np.int64)
+    # an exclave that leaves one area can be an enclave of another: until nothing changes
+    while True:
+        joins, into = _enclaves(area, frame.borders)
+        area, how = np.where(joins, into, area), np.where(joins, _ENCLAVE, how)
+        leaves = _keep_contiguous(area, core, frame.borders.neighbours)
+        area, how = np.where(leaves, -1, area), np.where(leaves, _LEFT, how)
+        if not leaves.any():
+            break
+    claim = np.where(area >= 0, area, best)
+    own_share = _pick(shares, claim)
+    rival, rival_share, _, _ = _two_best(shares, claim)
+    return _Found(group, area, how, best, best_share, rival, rival_share, own_share, tuple(merges))
+
+
+def _pick(shares: csr_matrix, column: Ints) -> Floats:
+    """Return one value a row; 0 where the column is -1."""
+    rows = np.flatnonzero(column >= 0)
+    values = np.zeros(column.size)
+    if rows.size:
+        values[rows] = np.asarray(shares[rows, column[rows]]).ravel()
+    return values
+
+
+def functional_areas(
+    units: gpd.GeoDataFrame,
+    *,
+    id: str,
+    flows: Flows | str | Path | pd.DataFrame | None = None,
+    employed: Any = None,
+    cores: pd.Series | pd.DataFrame | str | Path | None = None,
+    population: Any = None,
+    labels: xr.DataArray | None = None,
+    seconds: Any = None,
+    distance: bool = False,
+    jobs: Any = None,
+    points: gpd.GeoSeries | None = None,
+    beta: float | None = None,
+    decay: Decay | None = None,
+    reach: float | None = None,
+    threshold: float = THRESHOLD,
+    merge_threshold: float = THRESHOLD,
+    merge: bool | None = None,
+    city_share: float = CITY_SHARE,
+    gap: float = GAP,
+    unknown: str = "error",
+    names: Mapping[str, str] | None = None,
+    lang: str = "en",
+) -> Areas:
+    """Delineate functional urban areas by the EU-OECD rules.
+
+    Parameters
+    ----------
+    units
+        Polygons in any declared CRS; sound ones, see :func:`qala.read_units`.
+    id
+        Column of unit ids.
+    flows
+        Commuters between units (:func:`qala.commuting.read_flows`), or flows
+        already on the units.
+    employed
+        Employed residents: a table for :func:`qala.commuting.read_employed`
+        with given flows; a column or one value a unit with estimated ones.
+    cores
+        Given core units (``unit``, ``city``), in place of urban centres.
+    population
+        People: a raster (dims (y, x), people per cell), a column, or one value
+        a unit.
+    labels
+        dims (y, x), int32: urban centres on the population's grid; needed
+        where ``cores`` are not given.
+    seconds
+        Travel times between units: flows are estimated from them.
+    distance
+        Estimate flows from straight-line distance.
+    jobs
+        Jobs, where known, as a column or one value a unit; default: the model
+        places them by itself from people.
+    points
+        Where the distance of a unit is measured from; default: its
+        population-weighted centre, or a point inside where there is no raster.
+    beta, decay, reach
+        As for :func:`qala.commuting.estimate_flows`.
+    threshold
+        Share of employed residents that makes a commuting zone.
+    merge_threshold
+        Share of a city's employed residents that joins it to another.
+    merge
+        Join cities. Default: yes for cities found from urban centres, no for
+        given cores, which are taken for final.
+    city_share
+        Share of people in urban centres that makes a unit part of a city.
+    gap
+        Slivers between neighbours up to this width, metres.
+    unknown
+        ``error`` or ``outside``, for flows that name other units; see
+        :func:`qala.commuting.flows_on_units`.
+    names
+        Names of the cities to show, by city id.
+    lang
+        Language of the reasons: ``en``, ``ru`` or ``kk``.
+
+    Returns
+    -------
+    Areas
+        Areas, membership with reasons, and what it rests on.
+
+    Raises
+    ------
+    InputError
+        With all problems found: thresholds out of range, no source of flows or
+        two, cores in no unit, flows that do not belong to the units.
+
+    Notes
+    -----
+    Dijkstra, Poelman & Veneri (2019), doi:10.1787/d58cb34d-en.
+    """
+    problems = Problems("functional areas")
+    for name, value in (
+        ("threshold", threshold),
+        ("merge_threshold", merge_threshold),
+        ("city_share", city_share),
+    ):
+        if not 0 < value <= 1:
+            problems.add(f"{name} is {value!r}", "a share above 0, to 1")
+    sources = [flows is not None, seconds is not None, bool(distance)]
+    if sum(sources) != 1:
+        problems.add(
+            f"{sum(sources)} sources of commuting are given",
+            "exactly one of flows, seconds (travel times) or distance",
+        )
+    if cores is None and (labels is None or not hasattr(population, "dims")):
+        problems.add(
+            "neither cores nor urban centres are given",
+            "cores, or a population raster with the labels of its urban centres",
+        )
+    if id not in units.columns:
+        problems.add(f"the units have no column {id!r}", "the column of unit ids")
+    problems.raise_if_any()
+    ids = as_ids(units[id])
+    cities = None
+    if cores is None:
+        cities = cities_of(
+            units, population, cast("xr.DataArray", labels), id=id, city_share=city_share
+        )
+        core_table, people, centres = cities.cores, cities.population, cities.points
+        if not len(core_table):
+            raise InputError(
+                "no unit is part of a city: none has "
+                f"{city_share:.0%} of its people in an urban centre",
+                "units small enough to follow the urban centres",
+                "use finer units (settlements, communes), or lower city_share",
+            )
+    else:
+        core_table = _core_series(cores)
+        people, centres = _people(units, population, id)
+    city, city_ids = _cores_on_units(core_table, ids)
+    joins = (cores is None) if merge is None else merge
+    costs = None
+    if flows is not None:
+        given = (
+            flows
+            if isinstance(flows, Flows)
+            else flows_on_units(flows, ids, employed=employed, unknown=cast("Any", unknown))
+        )
+        if list(given.ids) != list(ids):
+            raise InputError("the flows are of other units", "flows on the same units, in order")
+        pull = None
+    else:
+        if not np.isfinite(people).all():
+            raise InputError(
+                "the people of the units are not known", "population", "pass a raster or a column"
+            )
+        if seconds is None:
+            where = points if points is not None else centres
+            far = {} if reach is None else {"reach": reach}
+            costs = distances(units, points=where, **far)
+        else:
+            costs = minutes(seconds, units)
+        given = estimate_flows(
+            units, id=id, people=people, jobs=jobs, employed=employed, seconds=seconds, beta=beta,
+            decay=decay, costs=costs,
+        )  # fmt: skip
+        pull = people if jobs is None else unit_values(units, jobs, "jobs")
+    counts = np.nan_to_num(people)
+    frame = _Frame(
+        ids=ids,
+        borders=borders_of(units, gap=gap),
+        city=city,
+        cities=city_ids,
+        names={c: (names or {}).get(c, c) for c in city_ids},
+        population=counts,
+        merge=joins,
+        costs=costs,
+        pull=pull,
+        merge_threshold=merge_threshold if joins else None,
+        jobs_known=jobs is not None,
+    )
+    found = _assign(frame, given, threshold, frame.merge_threshold)
+    settings = {
+        "method": "flows" if not given.estimated else f"huff_{cast('Decay', given.decay).per}",
+        "threshold": threshold,
+        "merge_threshold": merge_threshold if joins else None,
+        "city_share": None if cities is None else city_share,
+        "gap_m": gap,
+        "lang": lang,
+    }
+    if given.decay is not None:
+        settings |= {
+            "beta": given.decay.beta,
+            "beta_per": given.decay.per,
+            "shape": given.decay.shape,
+            "power": given.decay.power,
+            "passes": given.decay.passes,
+            "beta_source": given.decay.source,
+        }
+    return _result(units, frame, found, given, settings, cities, people)
+
+
+def _core_series(cores: Any) -> pd.Series:
+    import pandas as pd
+
+    if isinstance(cores, pd.Series):
+        cores = pd.DataFrame({"unit": cores.index, "city": cores.to_numpy()})
+    return read_cores(cores)
+
+
+def _cores_on_units(cores: pd.Series, ids: NDArray[np.object_]) -> tuple[Ints, tuple[str, ...]]:
+    """Return the number of each unit's city, -1 where none, and the cities in order."""
+    position = {unit: i for i, unit in enumerate(ids)}
+    strange = [u for u in cores.index if u not in position]
+    if strange:
+        lost = sorted({str(cores[u]) for u in strange})
+        raise InputError(
+            f"{len(strange)} core unit{'s are' if len(strange) > 1 else ' is'} not among the "
+            f"units: {some(strange)} (of {some(lost)})",
+            "ids of the units' layer",
+            "correct the ids, or the id column",
+        )
+    names = tuple(sorted(set(cores)))
+    number = {c: i for i, c in enumerate(names)}
+    city = np.full(len(ids), -1, np.int64)
+    city[[position[u] for u in cores.index]] = [number[c] for c in cores]
+    return city, names
+
+
+def _people(
+    units: gpd.GeoDataFrame, population: Any, id: str
+) -> tuple[Floats, gpd.GeoSeries | None]:
+    """Return people of units, NaN where not known, and their centres where there is a raster."""
+    if population is None:
+        return np.full(len(units), np.nan), None
+    if hasattr(population, "dims"):
+        return _people_and_centres(units, population, id)
+    return unit_values(units, population, "population"), None
+
+
+def weighted_centres(
+    units: gpd.GeoDataFrame, population: xr.DataArray, *, id: str
+) -> gpd.GeoSeries:
+    """Return the population-weighted centre of each unit.
+
+    Parameters
+    ----------
+    units
+        Polygons in any declared CRS.
+    population
+        dims (y, x); people per cell on an equal-area grid.
+    id
+        Column of unit ids.
+
+    Returns
+    -------
+    geopandas.GeoSeries
+        Points in the grid's CRS; a point inside the unit where nobody lives.
+    """
+    return _people_and_centres(units, population, id)[1]
+
+
+def _people_and_centres(
+    units: gpd.GeoDataFrame, population: xr.DataArray, id: str, cover: Any = None
+) -> tuple[Floats, gpd.GeoSeries]:
+    import geopandas as gpd
+    import shapely
+
+    from qala.grid import geobox_of
+    from qala.units import coverage
+
+    box = geobox_of(population)
+    cover = coverage(units, box, id=id) if cover is None else cover
+    (people,) = cover.take(population)
+    people = np.nan_to_num(people.astype(np.float64))
+    width, t = box.shape[1], box.transform
+    x = t.c + t.a * (cover.cells % width + 0.5)
+    y = t.f + t.e * (cover.cells // width + 0.5)
+    total, right, up = (
+        np.asarray(cover.parts @ v).ravel() for v in (people, people * x, people * y)
+    )
+    inside = units.geometry.representative_point().to_crs(box.crs)
+    lived = total > 0
+    safe = np.where(lived, total, 1.0)
+    points = shapely.points(
+        np.where(lived, right / safe, inside.x), np.where(lived, up / safe, inside.y)
+    )
+    return total, gpd.GeoSeries(points, index=units.index, crs=box.crs)
+
+
+# --- results ----------------------------------------------------------------------
+
+
+def _result(
+    units: gpd.GeoDataFrame,
+    frame: _Frame,
+    found: _Found,
+    flows: Flows,
+    settings: dict[str, Any],
+    cities: Cities | None,
+    people: Floats,
+) -> Areas:
+    import pandas as pd
+
+    membership = _membership(frame, found, flows, settings, people)
+    areas, cores, zones = area_layers(units, membership, frame.names)
+    areas["pieces"] = areas["area"].map(_pieces(frame, found))
+    table = _city_table(frame, found, cities, people)
+    grouped = table.groupby("area")["city"].agg(lambda c: ", ".join(frame.names[x] for x in c))
+    areas["cities"] = areas["area"].map(grouped)
+    cores["cities"] = cores["area"].map(grouped)
+    label = [frame.names[c] for c in frame.cities]
+    merges = pd.DataFrame(
+        [(t, frame.cities[a], frame.cities[b], s) for t, a, b, s in found.merges],
+        columns=["round", "city", "into", "share"],
+    )
+    counts = {
+        **flows.counts,
+        "units": len(frame.ids),
+        "areas": len(areas),
+        "core_units": int((found.how == _CORE).sum()),
+        "zone_units": int(((found.area >= 0) & (found.how != _CORE)).sum()),
+        "enclaves_joined": int((found.how == _ENCLAVE).sum()),
+        "not_contiguous": int((found.how == _LEFT).sum()),
+        "cities_joined": len(set(label)) - len(set(found.group.tolist())),
+    }
+    log.info(
+        "%d functional urban areas of %d cities: %d core and %d commuting-zone units of %d; "
+        "%d enclaves joined, %d units left as not contiguous",
+        len(areas), len(frame.cities), counts["core_units"], counts["zone_units"], len(frame.ids),
+        counts["enclaves_joined"], counts["not_contiguous"],
+    )  # fmt: skip
+    return Areas(
+        areas, cores, zones, membership, table, merges, flows, settings, counts, None, frame
+    )
+
+
+def _pieces(frame: _Frame, found: _Found) -> dict[str, int]:
+    """Return the number of contiguous parts of each area."""
+    inside = found.area >= 0
+    piece = _components(frame.borders.neighbours, found.area, inside)
+    parts = np.unique(np.column_stack([found.area[inside], piece[inside]]), axis=0)
+    number = np.bincount(parts[:, 0], minlength=len(frame.cities))
+    return {c: int(k) for c, k in zip(frame.cities, number, strict=True) if k}
+
+
+def _membership(
+    frame: _Frame, found: _Found, flows: Flows, settings: Mapping[str, Any], people: Floats
+) -> pd.DataFrame:
+    import pandas as pd
+
+    role = np.where(found.area < 0, "outside", np.where(frame.city >= 0, "core", "zone"))
+    cities = np.array([*frame.cities, None], dtype=object)
+    table = pd.DataFrame(
+        {
+            "unit": frame.ids,
+            "area": cities[found.area],
+            "role": role,
+            "share": np.where(flows.employed > 0, found.own_share, np.nan),
+            "runner_up": cities[found.second],
+            "runner_up_share": np.where(found.second >= 0, found.second_share, np.nan),
+            "reason": _reasons(frame, found, settings),
+            "city": cities[frame.city],
+            "population": people,
+        }
+    )
+    for column in ("area", "runner_up", "city"):
+        table[column] = table[column].astype(object).where(table[column].notna(), None)
+    return table
+
+
+def _reasons(frame: _Frame, found: _Found, settings: Mapping[str, Any]) -> list[str]:
+    """Return a sentence a unit: why it is in or out."""
+    from qala.figures import percent
+
+    lang = str(settings["lang"])
+    name = [*(frame.names[c] for c in frame.cities), ""]
+    verb = "estimated" if str(settings["method"]).startswith("huff") else "work"
+    keys = {
+        _CORE: "reason.core",
+        _ZONE: f"reason.zone_{verb}",
+        _ENCLAVE: "reason.enclave",
+        _LEFT: "reason.left",
+        _BELOW: f"reason.below_{verb}",
+        _NOBODY: "reason.nobody",
+        _UNKNOWN: "reason.unknown",
+    }
+    limit = percent(settings["threshold"], lang, digits=0)
+    texts = []
+    for how, area, best, share, rival, rival_share, city in zip(
+        found.how, found.area, found.best, found.own_share, found.second, found.second_share,
+        frame.city, strict=True,
+    ):  # fmt: skip
+        key = keys[int(how)]
+        if how == _CORE and area != city:
+            key = "reason.core_joined"
+        text = tr(
+            key, lang, area=name[area if area >= 0 else best], city=name[city],
+            share=percent(share, lang), limit=limit,
+        )  # fmt: skip
+        if how in (_ZONE, _BELOW):
+            text += (
+                tr("reason.runner_up", lang, city=name[rival], share=percent(rival_share, lang))
+                if rival >= 0
+                else tr("reason.no_runner_up", lang)
+            )
+        texts.append(text)
+    return texts
+
+
+def area_layers(
+    units: gpd.GeoDataFrame, membership: pd.DataFrame, names: Mapping[str, str]
+) -> tuple[gpd.GeoDataFrame, gpd.GeoDataFrame, gpd.GeoDataFrame]:
+    """Return areas, cores and commuting zones as polygons, from units in their order."""
+    import geopandas as gpd
+    import pandas as pd
+    import shapely
+
+    shapes = np.asarray(units.geometry.array, dtype=object)
+    area = membership["area"].to_numpy()
+    core = (membership["role"] == "core").to_numpy()
+    inside = (membership["role"] != "outside").to_numpy()
+    order = sorted(set(area[inside]))
+    people = membership["population"].to_numpy(dtype=np.float64)
+
+    def dissolved(which: Bools) -> gpd.GeoDataFrame:
+        rows = [np.flatnonzero(which & (area == a)) for a in order]
+        some_units = [(a, r) for a, r in zip(order, rows, strict=True) if r.size]
+        merged = [_without_slivers(shapely.union_all(shapes[r])) for _, r in some_units]
+        layer = gpd.GeoDataFrame(
+            {
+                "area": pd.Series([a for a, _ in some_units], dtype=object),
+                "name": pd.Series([names.get(a, a) for a, _ in some_units], dtype=object),
+                "units": np.array([r.size for _, r in some_units], dtype=np.int64),
+                "population": [people[r].sum() for _, r in some_units],
+            },
+            geometry=merged,
+            crs=units.crs,
+        )
+        layer["area_km2"] = _area_km2(layer)
+        return layer
+
+    areas, cores, zones = dissolved(inside), dissolved(core), dissolved(inside & ~core)
+    by_core, by_zone = cores.set_index("area"), zones.set_index("area")
+    areas["core_units"] = areas["area"].map(by_core["units"]).fillna(0).astype(np.int64)
+    areas["zone_units"] = areas["area"].map(by_zone["units"]).fillna(0).astype(np.int64)
+    areas["core_population"] = areas["area"].map(by_core["population"]).fillna(0.0)
+    areas["zone_population"] = areas["area"].map(by_zone["population"]).fillna(0.0)
+    return areas.drop(columns="units"), cores, zones
+
+
+def _without_slivers(geometry: Any) -> Any:
+    """Close the hairline holes that a union leaves between borders a rounding error apart."""
+    import shapely
+
+    parts = []
+    for part in shapely.get_parts(geometry):
+        holes = [h for h in part.interiors if not _is_hairline(h)]
+        parts.append(shapely.Polygon(part.exterior, holes) if part.interiors else part)
+    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+
+
+def _is_hairline(ring: Any) -> bool:
+    """Tell whether a ring is far longer than wide: less than a millionth of a disc its length."""
+    import shapely
+
+    return bool(shapely.Polygon(ring).area < 1e-6 * ring.length**2)
+
+
+def _area_km2(layer: gpd.GeoDataFrame) -> Floats:
+    from qala.grid import GHSL_CRS, is_equal_area
+
+    if not len(layer):
+        return np.zeros(0)
+    shapes = layer.geometry if is_equal_area(layer.crs) else layer.geometry.to_crs(GHSL_CRS)
+    return np.asarray(shapes.area, dtype=np.float64) / 1e6
+
+
+def _city_table(
+    frame: _Frame, found: _Found, cities: Cities | None, people: Floats
+) -> pd.DataFrame:
+    import pandas as pd
+
+    count = len(frame.cities)
+    core = frame.city >= 0
+    table = pd.DataFrame(
+        {
+            "city": list(frame.cities),
+            "name": [frame.names[c] for c in frame.cities],
+            "area": [frame.cities[g] for g in found.group],
+            "units": np.bincount(frame.city[core], minlength=count),
+            "population": np.bincount(frame.city[core], people[core], count),
+        }
+    )
+    if cities is not None:
+        extra = cities.centres.drop(columns="units").set_index("city")
+        table = table.join(extra, on="city")
+    return table
+
+
+# --- flows as lines ---------------------------------------------------------------
+
+
+def desire_lines(
+    flows: Flows,
+    units: gpd.GeoDataFrame,
+    *,
+    points: gpd.GeoSeries | None = None,
+    minimum: float = 100.0,
+    membership: pd.DataFrame | None = None,
+) -> gpd.GeoDataFrame:
+    """Return flows between units as straight lines.
+
+    Parameters
+    ----------
+    flows
+        Given or estimated.
+    units
+        The units of the flows, in their order.
+    points
+        Ends of the lines; default: a point inside each unit.
+    minimum
+        Smaller flows are left out, commuters.
+    membership
+        Keep only flows into core units of areas.
+
+    Returns
+    -------
+    geopandas.GeoDataFrame
+        ``origin``, ``destination``, ``commuters``, ``share`` (of the origin's
+        employed residents), ``estimated``; largest first; CRS of the units.
+    """
+    import geopandas as gpd
+    import shapely
+
+    pairs = flows.matrix.tocoo()
+    keep = (pairs.row != pairs.col) & (pairs.data >= minimum)
+    if membership is not None:
+        keep &= (membership["role"] == "core").to_numpy()[pairs.col]
+    row, col, value = pairs.row[keep], pairs.col[keep], pairs.data[keep]
+    order = np.lexsort((flows.ids[col].astype(str), flows.ids[row].astype(str), -value))
+    row, col, value = row[order], col[order], value[order]
+    ends = units.geometry.representative_point() if points is None else points.to_crs(units.crs)
+    at = np.column_stack([np.asarray(ends.x), np.asarray(ends.y)])
+    return gpd.GeoDataFrame(
+        {
+            "origin": flows.ids[row],
+            "destination": flows.ids[col],
+            "commuters": value,
+            "share": value / flows.employed[row],
+            "estimated": np.full(value.size, flows.estimated),
+        },
+        geometry=shapely.linestrings(np.stack([at[row], at[col]], axis=1)),
+        crs=units.crs,
+    )
+
+
+# --- sensitivity ------------------------------------------------------------------
+
+
+def area_sensitivity(
+    areas: Areas,
+    *,
+    thresholds: Sequence[float] = THRESHOLDS,
+    beta_factors: Sequence[float] = BETA_FACTORS,
+    decays: Sequence[Decay] | None = None,
+) -> Areas:
+    """Run the rules again over thresholds, β and forms of the decay, and count what stays.
+
+    The threshold of merging moves with that of the zone, since both are the
+    same 15 % in the definition. With given flows only the thresholds vary.
+
+    Parameters
+    ----------
+    areas
+        Result of :func:`functional_areas`.
+    thresholds
+        Shares of employed residents.
+    beta_factors
+        Factors on β of an estimate; ± 40 % by default.
+    decays
+        Forms of the decay besides that of the areas; default: the plain
+        exponential, where the areas use another. Which form is right away from
+        where it was calibrated is as open as its β.
+
+    Returns
+    -------
+    Areas
+        The same areas with ``sensitivity``, and ``stability`` and ``in_area``
+        in the membership.
+
+    Raises
+    ------
+    InputError
+        When the areas did not come from :func:`functional_areas`.
+    """
+    import pandas as pd
+
+    frame, flows = areas._frame, areas.flows
+    if frame is None or flows is None:
+        raise InputError("these areas rest on no flows", "areas of functional_areas")
+    base = _assign(frame, flows, areas.settings["threshold"], areas.settings["merge_threshold"])
+    forms: list[Decay | None] = [flows.decay]
+    factors: tuple[float, ...] = (1.0,)
+    if flows.decay is not None:
+        plain = DECAY_MIN_EXPONENTIAL if flows.decay.per == "min" else DECAY_KM_EXPONENTIAL
+        others = ([plain] if flows.decay.shape != 1 else []) if decays is None else decays
+        forms, factors = [flows.decay, *others], tuple(beta_factors)
+    claim = np.where(base.area >= 0, base.area, base.best)
+    base_zone = (base.area >= 0) & (frame.city < 0)
+    people = frame.population if frame.population.any() else flows.employed
+    count = len(frame.cities)
+    agree = np.zeros(len(frame.ids))
+    inside = np.zeros(len(frame.ids))
+    together = np.zeros((count, count))
+    lowest, highest = np.full((count, count), np.inf), np.zeros((count, count))
+    rows = []
+    for form, factor in product(forms, factors):
+        varied = flows if form is None else _with_decay(frame, flows, form.scaled(factor))
+        between = _between_cities(frame, varied, count)
+        lowest, highest = np.minimum(lowest, between), np.maximum(highest, between)
+        for threshold in thresholds:
+            found = _assign(
+                frame, varied, threshold, None if frame.merge_threshold is None else threshold
+            )
+            # the area of the city claimed, whatever leads it in this variant
+            same = (found.area >= 0) & (claim >= 0) & (found.area == found.group[claim])
+            inside += same
+            agree += np.where(base.area >= 0, same, found.area < 0)
+            together += found.group[:, None] == found.group[None, :]
+            zone = (found.area >= 0) & (frame.city < 0)
+            either = people[zone | base_zone].sum()
+            rows.append(
+                {
+                    "threshold": threshold,
+                    "beta_factor": factor,
+                    "beta": varied.decay.beta if varied.decay else np.nan,
+                    "shape": varied.decay.shape if varied.decay else np.nan,
+                    "areas": len(set(found.group.tolist())),
+                    "zone_units": int(zone.sum()),
+                    "core_population": float(people[frame.city >= 0].sum()),
+                    "zone_population": float(people[zone].sum()),
+                    "population_share": float(people[found.area >= 0].sum() / people.sum()),
+                    "jaccard": float(people[zone & base_zone].sum() / either) if either else 1.0,
+                }
+            )
+    number = len(rows)
+    sensitivity = Sensitivity(
+        variants=pd.DataFrame(rows),
+        stability=pd.Series(agree / number, index=frame.ids, name="stability"),
+        in_area=pd.Series(inside / number, index=frame.ids, name="in_area"),
+        joined=_joined(frame, flows, base, together / number, lowest, highest, areas.settings),
+    )
+    membership = areas.membership.assign(stability=agree / number, in_area=inside / number)
+    return replace(areas, membership=membership, sensitivity=sensitivity)
+
+
+def _with_decay(frame: _Frame, flows: Flows, decay: Decay) -> Flows:
+    """Return the estimate with another decay, from costs at hand."""
+    if decay == flows.decay:
+        return flows
+    if frame.jobs_known:
+        decay = replace(decay, passes=0)
+    shares = huff_shares(
+        cast("csr_matrix", frame.costs), cast("Floats", frame.pull), decay, flows.employed
+    )
+    shares.data *= np.repeat(flows.employed, np.diff(shares.indptr))
+    return replace(flows, matrix=shares, decay=decay)
+
+
+def _joined(
+    frame: _Frame,
+    flows: Flows,
+    base: _Found,
+    together: Floats,
+    lowest: Floats,
+    highest: Floats,
+    settings: Mapping[str, Any],
+) -> pd.DataFrame:
+    """Return the pairs of cities that are one area in some variant, or near it."""
+    import pandas as pd
+
+    from qala.figures import number, percent
+
+    count = len(frame.cities)
+    shares = _between_cities(frame, flows, count)
+    core = frame.city >= 0
+    size = np.bincount(frame.city[core], flows.employed[core], count)
+    near = (together > 0) | (highest >= _NEAR) | (highest.T >= _NEAR)
+    a, b = np.nonzero(np.triu(near, 1))
+    # the smaller of the two is the one that would join
+    a, b = np.where(size[a] <= size[b], a, b), np.where(size[a] <= size[b], b, a)
+    lang = str(settings["lang"])
+    one = base.group[a] == base.group[b]
+    agreeing = np.where(one, together[a, b], 1 - together[a, b])
+    verdict = [
+        tr(
+            "areas.one" if joined else "areas.two", lang,
+            city=frame.names[frame.cities[i]], other=frame.names[frame.cities[j]],
+            share=percent(shares[i, j], lang), lowest=number(100 * lowest[i, j], lang, digits=1),
+            highest=percent(highest[i, j], lang), variants=percent(sure, lang, digits=0),
+            limit=percent(settings["threshold"], lang, digits=0),
+            sure=tr("areas.sure" if sure >= _SURE else "areas.not_sure", lang),
+        )
+        for i, j, joined, sure in zip(a, b, one, agreeing, strict=True)
+    ]  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "city": [frame.cities[i] for i in a],
+            "other": [frame.cities[j] for j in b],
+            "share": shares[a, b],
+            "lowest": lowest[a, b],
+            "highest": highest[a, b],
+            "base": one,
+            "variants": together[a, b],
+            "verdict": verdict,
+        }
+    )
+    return table.sort_values(
+        ["variants", "highest", "city", "other"], ascending=[False, False, True, True],
+        ignore_index=True,
+    )  # fmt: skip
+
+
+def _between_cities(frame: _Frame, flows: Flows, count: int) -> Floats:
+    """Return the share of each city's employed residents that work in each other city."""
+    core = np.flatnonzero(frame.city >= 0)
+    pairs = flows.matrix[core][:, core].tocoo()
+    sums = np.zeros((count, count))
+    np.add.at(sums, (frame.city[core[pairs.row]], frame.city[core[pairs.col]]), pairs.data)
+    employed = np.bincount(frame.city[core], flows.employed[core], count)[:, None]
+    return np.divide(sums, employed, out=np.zeros_like(sums), where=employed > 0)
+
+
+# --- comparison -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two memberships of the same units agree.
+
+    Attributes
+    ----------
+    in_or_out
+        Units that are in an area in both, or outside in both.
+    same_area
+        Units in the same area (areas matched by their most shared core people) or
+        outside in both.
+    units
+        Units compared.
+    jaccard, jaccard_people
+        Shared over joint commuting-zone units, core units of either left out;
+        counted, and weighted by people.
+    areas
+        Area by area: ``area``, ``reference``, ``units``, ``reference_units``,
+        ``shared_units``, ``jaccard``, ``jaccard_people``.
+    """
+
+    in_or_out: int
+    same_area: int
+    units: int
+    jaccard: float
+    jaccard_people: float
+    areas: pd.DataFrame
+
+
+def compare_areas(
+    membership: pd.DataFrame,
+    reference: pd.DataFrame,
+    *,
+    people: Floats | None = None,
+) -> Agreement:
+    """Compare a membership with another of the same units.
+
+    Parameters
+    ----------
+    membership, reference
+        Tables with ``unit``, ``area`` (missing outside) and ``role``; the order
+        of units may differ.
+    people
+        Weight of each row of ``membership``; default: its ``population``.
+
+    Returns
+    -------
+    Agreement
+        Counts, Jaccard indices, and the areas one by one.
+
+    Raises
+    ------
+    InputError
+        When the tables are of different units.
+    """
+    import pandas as pd
+
+    ours = membership.set_index(as_ids(membership["unit"]))
+    theirs = reference.set_index(as_ids(reference["unit"]))
+    if set(ours.index) != set(theirs.index):
+        lost = sorted(set(ours.index) ^ set(theirs.index))
+        raise InputError(f"{len(lost)} units are in one table only: {some(lost)}", "the same units")
+    theirs = theirs.loc[ours.index]
+    weight = ours["population"].to_numpy(dtype=np.float64) if people is None else np.asarray(people)
+    weight = np.nan_to_num(weight)
+    a = ours["area"].astype(object).where(ours["area"].notna(), None).to_numpy()
+    b = theirs["area"].astype(object).where(theirs["area"].notna(), None).to_numpy()
+    in_a, in_b = np.array([v is not None for v in a]), np.array([v is not None for v in b])
+    core = (ours["role"] == "core").to_numpy() | (theirs["role"] == "core").to_numpy()
+    pairs = pd.DataFrame({"a": a, "b": b, "core": core, "w": weight + 1e-9})[in_a & in_b]
+    # areas are matched where they share most people, cores first
+    matched: dict[Any, Any] = {}
+    ranked = pairs.groupby(["a", "b"]).agg(core=("core", "max"), w=("w", "sum")).reset_index()
+    for row in ranked.sort_values(["core", "w"], ascending=False).itertuples():
+        if row.a not in matched and row.b not in matched.values():
+            matched[row.a] = row.b
+    same = np.array([matched.get(x, "?") == y if x is not None else False
+                     for x, y in zip(a, b, strict=True)])  # fmt: skip
+    zone_a, zone_b = in_a & ~core, in_b & ~core
+    rows = []
+    for ref in sorted({v for v in b if v is not None}):
+        own = next((k for k, v in matched.items() if v == ref), None)
+        left, right = (a == own) & in_a, b == ref
+        both, either = left & right & ~core, (left | right) & ~core
+        rows.append(
+            {
+                "area": own,
+                "reference": ref,
+                "units": int(left.sum()),
+                "reference_units": int(right.sum()),
+                "shared_units": int((left & right).sum()),
+                "jaccard": both.sum() / either.sum() if either.any() else np.nan,
+                "jaccard_people": weight[both].sum() / weight[either].sum()
+                if weight[either].sum() > 0
+                else np.nan,
+            }
+        )
+    return Agreement(
+        in_or_out=int((in_a == in_b).sum()),
+        same_area=int((same | (~in_a & ~in_b)).sum()),
+        units=len(ours),
+        jaccard=_jaccard(zone_a, zone_b, np.ones(len(ours))),
+        jaccard_people=_jaccard(zone_a, zone_b, weight),
+        areas=pd.DataFrame(rows),
+    )
+
+
+def _jaccard(a: Bools, b: Bools, weight: Floats) -> float:
+    either = weight[a | b].sum()
+    return float(weight[a & b].sum() / either) if either else 1.0
+
+
+# --- rates ------------------------------------------------------------------------
+
+
+def area_rates(
+    membership: pd.DataFrame,
+    *,
+    reporting: Mapping[str, str] | pd.Series | None = None,
+    official: Mapping[str, float] | pd.Series | None = None,
+    total: str = "total",
+) -> pd.DataFrame:
+    """Return people in cities, commuting zones and outside, by reporting unit.
+
+    Parameters
+    ----------
+    membership
+        With ``unit``, ``role``, ``population``.
+    reporting
+        Reporting unit (such as the oblast) of each unit; default: all are one.
+    official
+        Official urban people by reporting unit; its sum stands for the total
+        where it names all.
+    total
+        Name of the row for all units; given where there are several reporting
+        units.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``unit``, ``population``, ``core``, ``zone``, ``outside`` (people),
+        ``core_share``, ``zone_share``, ``outside_share``, ``area_share`` (core
+        and zone), ``official_urban``, ``official_share``, ``ratio`` (official
+        share over area share).
+
+    Raises
+    ------
+    InputError
+        When units have no reporting unit, or no people are known.
+    """
+    import pandas as pd
+
+    ids = as_ids(membership["unit"])
+    people = membership["population"].to_numpy(dtype=np.float64)
+    if not np.isfinite(people).any():
+        raise InputError("the people of the units are not known", "membership with population")
+    group: Any = np.full(len(ids), total, dtype=object)
+    if reporting is not None:
+        where = pd.Series(reporting, dtype=object)
+        where.index = as_ids(where.index)
+        group = where.reindex(ids).to_numpy(dtype=object)
+        lost = ids[pd.isna(group)]
+        if len(lost):
+            raise InputError(f"{len(lost)} units have no reporting unit: {some(lost)}", "one each")
+    table = pd.DataFrame({"unit": group, "role": membership["role"].to_numpy(), "people": people})
+    sums = table.pivot_table(
+        index="unit", columns="role", values="people", aggfunc="sum", fill_value=0.0
+    ).reindex(columns=["core", "zone", "outside"], fill_value=0.0)
+    if reporting is not None and len(sums) > 1:
+        sums.loc[total] = sums.sum()
+    whole = sums.sum(axis=1)
+    urban = pd.Series(np.nan, index=sums.index)
+    if official is not None:
+        told = pd.Series(official, dtype=np.float64)
+        urban = told.reindex(sums.index)
+        if total in urban.index and pd.isna(urban[total]):
+            urban[total] = told.reindex([u for u in sums.index if u != total]).sum(skipna=False)
+    shares = sums.div(whole.where(whole > 0), axis=0)
+    inside = shares["core"] + shares["zone"]
+    return pd.DataFrame(
+        {
+            "unit": sums.index,
+            "population": whole,
+            "core": sums["core"],
+            "zone": sums["zone"],
+            "outside": sums["outside"],
+            "core_share": shares["core"],
+            "zone_share": shares["zone"],
+            "outside_share": shares["outside"],
+            "area_share": inside,
+            "official_urban": urban,
+            "official_share": urban / whole,
+            "ratio": urban / whole / inside.where(inside > 0),
+        }
+    ).reset_index(drop=True)
