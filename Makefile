@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo smoke test test-all lint bench clean help setup
+.PHONY: demo smoke test test-all test-minimum lint bench clean help setup
 
 help:             ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -21,6 +21,12 @@ test: setup       ## the tests, without those marked slow (they are counted at t
 
 test-all: setup   ## every test
 	$(BIN)/python -m pytest $(PYTEST)
+
+test-minimum:     ## the tests with the oldest versions that pyproject.toml admits
+	$(PYTHON) -m venv .venv-minimum
+	.venv-minimum/bin/pip install -q --disable-pip-version-check -r tests/minimum.txt
+	.venv-minimum/bin/pip install -q --disable-pip-version-check -e '.[test]'
+	.venv-minimum/bin/python -m pytest -m "not slow" $(PYTEST)
 
 lint: setup       ## ruff and mypy --strict
 	$(BIN)/pip install -q -e '.[dev]'
@@ -46,4 +52,4 @@ $(STAMP): pyproject.toml
 	@touch $(STAMP)
 
 clean:            ## remove the environment and outputs
-	rm -rf $(VENV) out build dist
+	rm -rf $(VENV) .venv-minimum out build dist
