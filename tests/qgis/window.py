@@ -1,0 +1,186 @@
+"""Run by QGIS with a window: what a user types into the Python console, and what is seen.
+
+Environment: QALA_TEST_SAMPLE, QALA_TEST_OUT. Writes JSON lines and screenshots there.
+"""
+
+import json
+import os
+import time
+import traceback
+from pathlib import Path
+
+from qgis.core import (
+    Qgis,
+    QgsApplication,
+    QgsCoordinateReferenceSystem,
+    QgsCoordinateTransform,
+    QgsProject,
+    QgsRasterLayer,
+)
+from qgis.PyQt.QtCore import QCoreApplication, QTimer
+from qgis.PyQt.QtWidgets import QDockWidget, QPushButton
+from qgis.utils import iface
+
+SAMPLE = os.environ["QALA_TEST_SAMPLE"]
+OUT = Path(os.environ["QALA_TEST_OUT"])
+notes = (OUT / "window.jsonl").open("w", encoding="utf-8")
+
+
+def say(name, value):
+    notes.write(json.dumps({name: value}, ensure_ascii=False) + "\n")
+    notes.flush()
+
+
+def let_live(seconds):
+    """Let the window work."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        QCoreApplication.processEvents()
+        time.sleep(0.01)
+
+
+def drawn():
+    """Wait until the map is drawn."""
+    canvas = iface.mapCanvas()
+    canvas.refresh()
+    let_live(0.5)
+    end = time.monotonic() + 20
+    while canvas.isDrawing() and time.monotonic() < end:
+        let_live(0.1)
+    let_live(0.5)
+
+
+def seen(name):
+    iface.mainWindow().grab().save(str(OUT / f"{name}.png"))
+
+
+def main():
+    from console import console
+
+    window = iface.mainWindow()
+    window.showNormal()
+    window.resize(1500, 940)
+    for dock in window.findChildren(QDockWidget):
+        if dock.objectName() in ("Browser", "Browser2", "theTileScaleDock", "LayerStyling"):
+            dock.hide()
+    console.show_console()
+    let_live(0.5)
+    shell = console._console.console.shell
+    dock = console._console
+    population = QgsRasterLayer(f"{SAMPLE}/GHS_POP_E2023_SYNTHETIC_54009_1000.tif", "population")
+    QgsProject.instance().addMapLayer(population)
+    iface.addVectorLayer(f"{SAMPLE}/units.gpkg", "districts", "ogr")
+    QgsProject.instance().setCrs(QgsCoordinateReferenceSystem("EPSG:32642"))
+
+    # a clock that only ticks while the window lives
+    ticks = []
+    clock = QTimer()
+    clock.setInterval(50)
+    clock.timeout.connect(lambda: ticks.append(time.monotonic()))
+    clock.start()
+
+    def button():
+        bar = iface.messageBar()
+        return next((b for b in bar.findChildren(QPushButton) if b.text() == "Cancel"), None)
+
+    # a run that is cancelled by its button
+    state = {}
+
+    def press():
+        found = button()
+        if found is not None and (OUT / "cancelled").exists():
+            stop.stop()
+            state["pressed"] = time.monotonic()
+            found.click()
+
+    stop = QTimer()
+    stop.setInterval(100)
+    stop.timeout.connect(press)
+    stop.start()
+    shell.runCommand("from qala.qgis import urbanisation")
+    shell.runCommand(
+        f"urbanisation('population', 'districts', 'unit', report=True, output='{OUT}/cancelled')"
+    )
+    say("cancel took", time.monotonic() - state.get("pressed", 0))
+    say("cancel left", sorted(p.name for p in OUT.glob("cancelled/**/*")))
+    say("cancel folder", (OUT / "cancelled").exists())
+    say("layers after cancel", len(QgsProject.instance().mapLayers()))
+    ticks.clear()
+
+    # the run a newcomer types
+    console._console.console.shellOut.clearConsole()
+    iface.messageBar().clearWidgets()
+    shell.runCommand("from qala.qgis import urbanisation")
+    middle = QTimer()
+    middle.setSingleShot(True)
+    middle.setInterval(1500)
+
+    def halfway():
+        say("progress shown", button() is not None)
+        seen("qgis-running")
+
+    middle.timeout.connect(halfway)
+    middle.start()
+    begin = time.monotonic()
+    shell.runCommand(
+        f"layers = urbanisation('population', 'districts', 'unit', "
+        f"title='Turkistan region', output='{OUT}/result')"
+    )
+    end = time.monotonic()
+    gaps = [b - a for a, b in zip([begin, *ticks], [*ticks, end]) if b <= end + 1]
+    say("seconds", end - begin)
+    say("ticks", len([t for t in ticks if begin <= t <= end]))
+    say("longest gap", max(gaps))
+    shown = console._console.console.shellOut.text()
+    say("quiet", "Traceback" not in shown and "qala:" not in shown)
+    root = QgsProject.instance().layerTreeRoot()
+    say("group", root.children()[0].name())
+    for node in root.children()[1:]:
+        node.setItemVisibilityChecked(False)
+        node.setExpanded(False)
+    iface.messageBar().clearWidgets()
+    dock.setMaximumHeight(190)
+    let_live(0.5)
+    layers = QgsProject.instance().mapLayers().values()
+    units = next(la for la in layers if la.customProperty("qala/layer") == "units")
+    to = QgsCoordinateTransform(units.crs(), QgsProject.instance().crs(), QgsProject.instance())
+    iface.mapCanvas().setExtent(to.transformBoundingBox(units.extent()))
+    drawn()
+    seen("qgis-console")
+    shell.runCommand("urbanisation('population', 'districts', 'code')")
+    output = console._console.console.shellOut.text()
+    say("no traceback", "Traceback" not in output)
+    say("sentence", "has no column 'code'" in output)
+
+    # what a planner opens
+    package = os.environ.get("QALA_TEST_PROJECT")
+    if package:
+        dock.hide()
+        iface.messageBar().clearWidgets()
+        said = []
+        QgsApplication.messageLog().messageReceived[str, str, Qgis.MessageLevel].connect(
+            lambda text, tag, level: said.append(text) if level >= 1 else None
+        )
+        say("opened", iface.addProject(package))
+        let_live(0.5)
+        say("crs", QgsProject.instance().crs().authid())
+        say("extent", iface.mapCanvas().extent().toString(0))
+        drawn()
+        seen("qgis-project")
+        say("warnings", said)
+        say("beside", sorted(p.name for p in Path(package[11:].split("?")[0]).parent.iterdir()))
+        say("title", QgsProject.instance().title())
+
+
+def go():
+    try:
+        main()
+        say("done", True)
+    except BaseException:
+        say("failed", traceback.format_exc())
+    notes.close()
+    os._exit(0)
+
+
+# once the window is there; exceptions would open a dialog that waits for ever
+QTimer.singleShot(1500, go)
