@@ -5,12 +5,16 @@ Only flows and above call this module; algorithms stay lazy.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from qala.catalog import safe_url
 from qala.errors import InputError, TemporaryError
+
+log = logging.getLogger("qala")
 
 
 def usable_cores() -> int:
@@ -36,13 +40,14 @@ def running(
     Raises
     ------
     InputError
-        When the address is not one, or workers is below one.
+        When the address is not one, workers is below one, or the cluster's
+        workers have another qala.
     TemporaryError
-        When no scheduler answers there.
+        When no scheduler answers there, or it is lost meanwhile.
     """
     import dask
 
-    count = workers or usable_cores()
+    count = usable_cores() if workers is None else workers
     if count < 1:
         raise InputError(f"workers is {workers}", "a number of at least 1")
     if cluster is None and not processes:
@@ -53,23 +58,88 @@ def running(
 
     if cluster is None:
         with (
-            LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=None) as local,
-            Client(local),
-        ):
+            LocalCluster(
+                n_workers=count, threads_per_worker=1, dashboard_address=None,
+                host="127.0.0.1", silence_logs=logging.ERROR,
+            ) as local,
+            Client(local) as active,
+            _losing(active, "the worker processes of this machine"),
+        ):  # fmt: skip
             yield
         return
     if "://" not in cluster:
-        raise InputError(f"cluster is {cluster!r}", "an address like tcp://host:8786")
+        raise InputError(f"cluster is {safe_url(cluster)!r}", "an address like tcp://host:8786")
     try:
-        client = Client(cluster, timeout=10)
+        active = Client(cluster, timeout=10)
     except (OSError, TimeoutError, ValueError) as error:
         raise TemporaryError(
-            f"no Dask scheduler answers at {cluster} ({error})",
+            f"no Dask scheduler answers at {safe_url(cluster)} ({type(error).__name__})",
             "a running scheduler",
             "start it with `dask scheduler`, or leave --cluster out to run here",
         ) from error
-    with client:
+    with active, _losing(active, f"the Dask cluster at {safe_url(cluster)}"):
+        _require_same_code(active)
         yield
+
+
+#: seconds after which a scheduler that is gone counts as lost
+_LOST_AFTER_S = 10.0
+
+
+@contextmanager
+def _losing(active: Any, name: str) -> Iterator[None]:
+    """Say in one sentence when the cluster is lost while work goes on."""
+    import asyncio
+    import concurrent.futures
+
+    import dask
+    from distributed import KilledWorker, comm
+
+    lost = (
+        comm.CommClosedError, KilledWorker, asyncio.CancelledError,
+        concurrent.futures.CancelledError, concurrent.futures.TimeoutError, TimeoutError,
+    )  # fmt: skip
+    try:
+        with dask.config.set({"distributed.comm.timeouts.connect": f"{_LOST_AFTER_S}s"}):
+            yield
+    except lost as error:
+        if isinstance(error, KilledWorker):
+            raise TemporaryError(
+                f"{name} lost several workers over the same work ({error.task})",
+                "workers with memory enough for a strip",
+                "raise their --memory-limit or pass a smaller chunk, and run the same again",
+            ) from error
+        raise TemporaryError(
+            f"{name} was lost ({type(error).__name__})", "a scheduler that stays",
+            "run the same again when it is back: nothing was published, the inputs are untouched",
+        ) from error  # fmt: skip
+
+
+def _code() -> tuple[str, str]:
+    from qala import __version__
+    from qala.provenance import code_hash
+
+    return __version__, code_hash()
+
+
+def _require_same_code(active: Any) -> None:
+    """Refuse workers that have another qala, whose results would be recorded as this one's."""
+    try:
+        found = active.run(_code)
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f"the workers cannot import qala ({error})", "the same installation on every worker",
+            f"install qala {_code()[0]} there",
+        ) from error  # fmt: skip
+    if not found:
+        log.warning("the cluster has no workers yet; waiting for them with the work")
+    others = {safe_url(k): v[0] for k, v in found.items() if tuple(v) != _code()}
+    if others:
+        named = ", ".join(f"{k} has {v}" for k, v in others.items())
+        raise InputError(
+            f"workers have another qala: {named}", f"{_code()[0]} with the same code",
+            "install the same version on every worker and restart them",
+        )  # fmt: skip
 
 
 def client() -> Any | None:
@@ -108,11 +178,13 @@ def store(lazies: list[Any], sinks: list[Any]) -> None:
         blocks += list(lazy.to_delayed().ravel())
         targets += [(sink, where) for where in slices_from_chunks(lazy.chunks)]
     futures = active.compute(blocks)
-    where = {f.key: target for f, target in zip(futures, targets, strict=True)}
-    waiting = as_completed(futures, with_results=True)
+    where: dict[str, list[Any]] = {}
+    for future, target in zip(futures, targets, strict=True):
+        where.setdefault(future.key, []).append(target)
+    waiting = as_completed({f.key: f for f in futures}.values(), with_results=True)
     # each block leaves the workers' memory once it is written
-    del futures
-    for future, values in waiting:
-        sink, key = where[future.key]
-        sink[key] = values
-        future.release()
+    del futures, future
+    for done, values in waiting:
+        for sink, key in where[done.key]:
+            sink[key] = values
+        done.release()

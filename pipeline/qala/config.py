@@ -10,11 +10,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from qala.errors import InputError, Problems
+from qala.errors import InputError, Problems, ProblemsError
 from qala.resources import resource
 
 #: a workflow is a page; more is a mistake or an attack
 MAX_BYTES = 1_000_000
+#: a workflow nests four levels deep; the reader of YAML recurses
+MAX_DEPTH = 30
 
 Source = str | list[str]
 
@@ -81,12 +83,35 @@ class CellsStep(_Model):
     thresholds: dict[str, float | bool | str] = Field(default_factory=dict)
     chunk: int | None = Field(None, ge=1, description="rows per strip")
 
+    @field_validator("ruleset", mode="before")
+    @classmethod
+    def _word(cls, value: Any) -> Any:
+        # YAML reads the name 2024 as a number
+        return str(value) if type(value) is int else value
+
+    @model_validator(mode="after")
+    def _known(self) -> CellsStep:
+        from qala.rules import cell_rules
+
+        try:
+            cell_rules(self.ruleset, **self.thresholds)
+        except InputError as error:
+            problems = error.problems if isinstance(error, ProblemsError) else [error]
+            raise ValueError("\n".join(p.sentence() for p in problems)) from error
+        return self
+
 
 class UnitsStep(_Model):
     """How units are classified."""
 
     rules: Literal["2021", "2024"] = "2024"
     overlay: Literal["exact", "centres"] = "exact"
+
+    @field_validator("rules", mode="before")
+    @classmethod
+    def _word(cls, value: Any) -> Any:
+        # YAML reads the name 2024 as a number
+        return str(value) if type(value) is int else value
 
 
 class Outputs(_Model):
@@ -174,7 +199,11 @@ def load_workflow(
     raw = _parse(file)
     problems = Problems(f"workflow {file.name}")
     if not isinstance(raw, dict):
-        raise InputError(f"workflow {file.name} holds {type(raw).__name__}", "a mapping of keys")
+        held = "nothing" if raw is None else f"a {type(raw).__name__}"
+        raise InputError(
+            f"workflow {file.name} holds {held}", "a mapping of keys",
+            "start from a packaged one, for instance workflows/demo.yaml",
+        )  # fmt: skip
     for setting in settings:
         key, sign, text = setting.partition("=")
         if not sign or not key.strip():
@@ -231,7 +260,11 @@ def _find(path: str | Path) -> Path:
         except FileNotFoundError:
             pass
     names = ", ".join(sorted(p.stem for p in resource("workflows").glob("*.yaml")))
-    raise InputError(f"workflow {path} does not exist", f"a YAML file or one of {names}")
+    if file.is_dir():
+        raise InputError(f"workflow {path} is a folder", f"a YAML file or one of {names}")
+    raise InputError(
+        f"workflow {path} does not exist", f"a YAML file or one of {names}", "check the path"
+    )
 
 
 def _parse(file: Path) -> Any:
@@ -239,19 +272,33 @@ def _parse(file: Path) -> Any:
 
     size = file.stat().st_size
     if size > MAX_BYTES:
-        raise InputError(f"workflow {file.name} has {size:,} bytes", f"at most {MAX_BYTES:,}")
+        raise InputError(
+            f"workflow {file.name} has {size:,} bytes", f"a page of at most {MAX_BYTES:,} bytes",
+            "name the YAML file of the workflow, not a file of data",
+        )  # fmt: skip
     try:
-        text = file.read_text(encoding="utf-8")
+        # Windows editors put a byte-order mark first
+        text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"workflow {file.name} is not UTF-8 text", "a YAML file") from error
+        raise InputError(
+            f"workflow {file.name} is not UTF-8 text", "a YAML file", "save it as UTF-8"
+        ) from error
     try:
         # aliases can make a page expand to gigabytes, and no workflow needs them
+        depth = 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise InputError(
+                    f"workflow {file.name} nests deeper than {MAX_DEPTH} levels", "a page of keys"
+                )
             if isinstance(event, yaml.AliasEvent):
                 line = event.start_mark.line + 1  # type: ignore[union-attr]
                 raise InputError(
-                    f"workflow {file.name} uses an alias in line {line}", "plain values"
-                )
+                    f"workflow {file.name} uses an alias in line {line}", "plain values",
+                    "write the value out",
+                )  # fmt: skip
         return yaml.load(text, Loader=_strict_loader())
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -273,6 +320,10 @@ def _strict_loader() -> Any:
         seen = set()
         for key_node, _ in node.value:
             key = loader.construct_object(key_node, deep=True)
+            if not isinstance(key, str | int):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is neither a word nor a year", key_node.start_mark
+                )
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key {key!r} stands twice", key_node.start_mark
@@ -334,9 +385,10 @@ def _explain(problems: Problems, item: Any) -> None:
             f"key {key!r} is unknown", "a key of the workflow", "see workflows/schema.json"
         )
     elif kind == "missing":
-        problems.add(f"key {key!r} is missing", "a value")
+        problems.add(f"key {key!r} is missing", "a value", "see workflows/schema.json")
     elif kind == "value_error":
-        problems.add(f"{key + ': ' if key else ''}{text}")
+        for line in text.split("\n"):
+            problems.add(f"{key + ': ' if key else ''}{line}")
     else:
         shown = repr(item.get("input"))
         problems.add(f"{key} is {shown[:80]}", text[0].lower() + text[1:])

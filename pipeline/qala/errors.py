@@ -6,6 +6,8 @@ input, 3 temporary (try again), 4 partial.
 
 from __future__ import annotations
 
+from typing import Any
+
 EXIT_INPUT = 2
 EXIT_TEMPORARY = 3
 EXIT_PARTIAL = 4
@@ -39,13 +41,24 @@ class QalaError(Exception):
             text += f": {self.remedy.rstrip('.')}"
         return text + "."
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel between processes whole, whatever a kind of error is made from."""
+        return (_revived, (type(self), self.args, self.__dict__))
+
+
+def _revived(kind: type[QalaError], arguments: tuple[Any, ...], state: dict[str, Any]) -> QalaError:
+    error = kind.__new__(kind)
+    error.args = arguments
+    error.__dict__.update(state)
+    return error
+
 
 class InputError(QalaError):
     """The input cannot be used as it is."""
 
 
 class TemporaryError(QalaError):
-    """The same command may succeed later (lock held, network down, disk full)."""
+    """The same command may succeed later (lock held, network down)."""
 
     exit_code = EXIT_TEMPORARY
 

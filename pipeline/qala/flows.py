@@ -73,11 +73,12 @@ def cells_to_files(
         As :func:`qala.settlement.classify_cells`.
     """
     from qala.products import class_file
-    from qala.raster import open_raster, require_writable, write_rasters
+    from qala.raster import open_raster, require_apart, require_writable, write_rasters
     from qala.settlement import classify_cells, classify_levels
 
+    require_apart(outputs.values(), _files(population, built, land))
     for path in outputs.values():
-        require_writable(path)
+        require_writable(path, make=False)
     people = open_raster(population, "population", nodata=nodata, chunk=chunk)
     others: dict[str, Any] = {
         "built": None if built is None else open_raster(built, "built", unit=built_unit),
@@ -92,6 +93,17 @@ def cells_to_files(
         found = {level: both[f"degurba_l{level}"] for level in outputs}
     files = [class_file(found[level], path, others) for level, path in outputs.items()]
     return write_rasters(files, cloud_optimised=cloud_optimised, progress=progress)
+
+
+def _files(*given: str | Path | Sequence[str | Path] | None) -> list[str | Path]:
+    """Return single files and lists of files as one list."""
+    found: list[str | Path] = []
+    for files in given:
+        if isinstance(files, str | Path):
+            found.append(files)
+        elif files is not None:
+            found += files
+    return found
 
 
 # --- units and rates from files ---------------------------------------------------
@@ -149,11 +161,12 @@ def units_to_file(
         When inputs do not fit together; nothing is written then.
     """
     from qala.export.geopackage import Layer, write_geopackage
-    from qala.raster import open_raster, require_population, require_writable
+    from qala.raster import open_raster, require_apart, require_population, require_writable
     from qala.units import classify_units
     from qala.vector import read_units
 
-    require_writable(output)
+    require_apart([output], _files(cells, population, units))
+    require_writable(output, make=False)
     people = open_raster(population, "population", nodata=nodata)
     require_population(people)
     classes = open_raster(cells, "cells")
@@ -245,12 +258,14 @@ def rates_to_file(
         When inputs do not fit together; nothing is written then.
     """
     from qala.export.geopackage import Layer, write_geopackage
-    from qala.raster import open_raster, require_writable
+    from qala.raster import open_raster, require_apart, require_writable
     from qala.rates import summarise, urbanisation_rates
     from qala.sources import epochs_of
     from qala.vector import read_units
 
-    require_writable(output)
+    read = [*epochs_of(population).values(), *epochs_of(built).values(), *epochs_of(land).values()]
+    require_apart([output], [*read, units, *([official] if official else [])])
+    require_writable(output, make=False)
 
     def rasters(files: Sequence[str], quantity: Quantity, unit: Unit | None) -> Any:
         opened = {

@@ -110,6 +110,30 @@ def describe_crs(crs: Any) -> str:
     return ":".join(authority) if authority else value.name
 
 
+def same_crs(one: Any, other: Any) -> bool:
+    """Tell whether two CRS are one, also where files spell the same WKT in other ways.
+
+    Examples
+    --------
+    >>> import pyproj
+    >>> same_crs("ESRI:54009", pyproj.CRS("ESRI:54009").to_wkt("WKT1_GDAL"))
+    True
+    >>> same_crs("ESRI:54009", "EPSG:3857")
+    False
+    """
+    import pyproj
+
+    if one is None or other is None:
+        return one is other
+    if one == other:
+        return True
+    a, b = (pyproj.CRS.from_user_input(crs) for crs in (one, other))
+    if a.equals(b, ignore_axis_order=True):
+        return True
+    codes = [crs.to_authority(min_confidence=70) for crs in (a, b)]
+    return codes[0] is not None and codes[0] == codes[1]
+
+
 def is_equal_area(crs: Any) -> bool:
     """Tell whether a CRS keeps area, by the name of its projection method.
 
@@ -178,7 +202,7 @@ def cell_area_m2(box: GeoBox) -> float:
 def grid_differences(box: GeoBox, other: GeoBox) -> list[str]:
     """List in words how two grids differ; empty when they are the same."""
     found = []
-    if box.crs != other.crs:
+    if not same_crs(box.crs, other.crs):
         found.append(f"CRS {describe_crs(other.crs)} against {describe_crs(box.crs)}")
     t, o = box.transform, other.transform
     # a thousandth of a cell: coordinates that went through text or float32

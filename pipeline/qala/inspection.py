@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from qala.errors import InputError, QalaError
+from qala.errors import InputError, QalaError, TemporaryError
 
 _RASTERS = {".tif", ".tiff", ".vrt", ".img", ".nc", ".asc", ".cog"}
 _VECTORS = {".gpkg", ".geojson", ".json", ".shp", ".fgb", ".parquet", ".kml", ".gml"}
@@ -81,8 +81,14 @@ def inspect_file(path: Path) -> Finding:
 
 def _folder(path: Path) -> Finding:
     """Check an output folder of qala against its record."""
-    from qala.provenance import RECORD, file_hash, read_record
+    from qala.provenance import RECORD, file_hash, read_record, settle
 
+    notes = []
+    try:
+        if settle(path):
+            notes.append("the last run was cut off while publishing; its files are in place now")
+    except TemporaryError:
+        notes.append("a run is writing to it at this moment")
     record = read_record(path)
     if record is None:
         return Finding(
@@ -103,12 +109,12 @@ def _folder(path: Path) -> Finding:
         ("outputs", str(len(record["outputs"]))),
         ("warnings", str(len(record["warnings"]))),
     ]
-    return Finding(path, "output of qala run", facts, problems)
+    return Finding(path, "output of qala run", facts, problems, notes)
 
 
 def _raster(path: Path) -> Finding:
     from qala.grid import GHSL_ORIGIN, describe_crs, require_equal_area
-    from qala.raster import inspect
+    from qala.raster import inspect, unit_of_values
 
     info = inspect(path)
     box = info.geobox
@@ -141,6 +147,11 @@ def _raster(path: Path) -> Finding:
                             + ("" if share == 1 else f" ({share:.0%} of the strips)")))  # fmt: skip
     if np.isinf(values).any():
         problems.append("it holds infinite values: declare them as nodata or repair them")
+    elif high > 4e9:
+        problems.append(
+            f"it reaches {high:g}: if that stands for missing cells, declare it "
+            f"(gdal_edit.py -a_nodata {high:g} {path.name})"
+        )
     codes = {0, 1, 2, 3, 10, 11, 12, 13, 21, 22, 23, 30}
     if info.dtype == np.uint8 and set(np.unique(values).astype(int)) <= codes:
         level = 2 if high > 3 else 1
@@ -150,10 +161,13 @@ def _raster(path: Path) -> Finding:
             f"it falls to {low:g}: if that stands for missing cells, declare it "
             f"(gdal_edit.py -a_nodata {low:g} {path.name})"
         )
-    elif info.unit is None and high <= 1:
+    elif info.unit is None:
+        fractional = bool(((values > 0) & (values < 1)).any())
+        unit = unit_of_values(high, fractional=fractional, cell_area=abs(t.a * t.e))
         notes.append(
-            "values from 0 to 1: as built-up or land pass --built-unit or --land-unit share"
-        )
+            f"as built-up or land its values are read as {unit}" if unit else
+            "as built-up or land it does not tell its unit: pass --built-unit or --land-unit"
+        )  # fmt: skip
     return Finding(path, "raster", facts, problems, notes)
 
 
@@ -167,7 +181,8 @@ def _values(path: Path, info: Any) -> tuple[np.ndarray[Any, Any], float]:
     rows = max(1, min(height, info.block_rows))
     starts = list(range(0, height, rows))
     step = max(1, -(-height * width // _ALL_CELLS))
-    picked = starts[::step]
+    # the last strip too: that is where a file cut short breaks off
+    picked = sorted({*starts[::step], starts[-1]})
     parts = []
     with rasterio.open(path) as source:
         for start in picked:
@@ -204,11 +219,20 @@ def _vector(path: Path) -> Finding:
             return Finding(path, kind, facts, problems)
     try:
         if path.suffix.lower() == ".parquet":
+            if not _has_geometry(path):
+                return _table(path)
             frames = [("", gpd.read_parquet(path))]
         else:
             layers = [str(n) for n, _ in pyogrio.list_layers(path)]
             frames = [(n, pyogrio.read_dataframe(path, layer=n)) for n in layers]
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, ValueError) as error:
+    except (
+        pyogrio.errors.DataSourceError,
+        pyogrio.errors.DataLayerError,
+        pyogrio.errors.FeatureError,
+        pyogrio.errors.GeometryError,
+        OSError,
+        ValueError,
+    ) as error:
         return Finding(path, kind, problems=[f"it cannot be read ({error}): export it again"])
     for name, frame in frames:
         label = f"layer {name}" if name else "layer"
@@ -239,6 +263,13 @@ def _vector(path: Path) -> Finding:
     return Finding(path, kind, facts, problems, notes)
 
 
+def _has_geometry(path: Path) -> bool:
+    """Tell whether a Parquet file is a GeoParquet file."""
+    import pyarrow.parquet
+
+    return b"geo" in (pyarrow.parquet.read_schema(path).metadata or {})
+
+
 def _sqlite_problems(path: Path) -> list[str]:
     """Return what SQLite finds wrong with a GeoPackage, opened without changing it."""
     try:
@@ -262,11 +293,15 @@ def _table(path: Path) -> Finding:
     import pandas as pd
 
     try:
-        table = pd.read_csv(path, sep=None, engine="python")
+        if path.suffix.lower() == ".parquet":
+            table = pd.read_parquet(path)
+        else:
+            table = pd.read_csv(path, sep=None, engine="python")
     except (
         UnicodeDecodeError,
         pd.errors.ParserError,
         pd.errors.EmptyDataError,
+        OSError,
         ValueError,
     ) as error:
         return Finding(

@@ -6,6 +6,7 @@ off while publishing is finished by the next one from its journal.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import logging
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from qala.errors import InputError, TemporaryError
-from qala.raster import require_writable
+from qala.raster import require_closed, require_writable, tidy_folders
 
 log = logging.getLogger("qala")
 
@@ -46,6 +47,29 @@ def file_hash(path: str | Path) -> str:
 def describe_input(path: Path) -> dict[str, Any]:
     """Return the path, size and hash of an input file."""
     return {"path": str(path), "bytes": path.stat().st_size, "sha256": file_hash(path)}
+
+
+def with_parts(paths: Sequence[Path]) -> list[Path]:
+    """Return files with those they are made of: a Shapefile's others, a virtual raster's tiles."""
+    found: list[Path] = []
+    for path in paths:
+        found.append(path)
+        suffix = path.suffix.lower()
+        if suffix == ".shp":
+            found += sorted(
+                p for p in path.parent.glob(f"{glob.escape(path.stem)}.*")
+                if p != path and p.suffix.lower() in {".dbf", ".shx", ".prj", ".cpg"}
+            )  # fmt: skip
+        elif suffix == ".vrt" and path.is_file():
+            import rasterio
+
+            try:
+                with rasterio.open(path) as source:
+                    found += [Path(f) for f in source.files[1:]]
+            except rasterio.errors.RasterioIOError:
+                # said with its reason where the raster is opened
+                log.debug("%s cannot be opened", path)
+    return list(dict.fromkeys(found))
 
 
 def versions() -> dict[str, str]:
@@ -91,7 +115,7 @@ class Recorder:
     def __init__(self, parameters: Mapping[str, Any], inputs: Sequence[Path]) -> None:
         self.started = datetime.now(UTC)
         self._clock = time.perf_counter()
-        self.inputs = [describe_input(p) for p in inputs if p.is_file()]
+        self.inputs = [describe_input(p) for p in with_parts(inputs) if p.is_file()]
         self.parameters = dict(parameters)
         self.key = run_key(self.parameters, self.inputs)
         self.steps: list[dict[str, Any]] = []
@@ -128,6 +152,7 @@ class Recorder:
         return {
             "tool": "qala",
             "key": self.key,
+            "code": code_hash(),
             "started": self.started.isoformat(timespec="seconds"),
             "seconds": round(time.perf_counter() - self._clock, 3),
             "host": platform.node(),
@@ -208,6 +233,15 @@ def why_changed(folder: Path, recorder: Recorder) -> list[str]:
     found += [f"{k} changed" for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
     if record.get("versions", {}).get("qala") != versions()["qala"]:
         found.append("qala itself is another version")
+    elif record.get("code") != code_hash():
+        found.append("qala's own code changed")
+    if not found and record.get("key") == recorder.key:
+        for output in record.get("outputs", []):
+            file = folder / output["path"]
+            if not file.is_file():
+                found.append(f"the result {output['path']} is missing")
+            elif file_hash(file) != output["sha256"]:
+                found.append(f"the result {output['path']} is not the file that was written")
     return found
 
 
@@ -215,32 +249,80 @@ def why_changed(folder: Path, recorder: Recorder) -> list[str]:
 def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold an output folder for one run; the lock goes with the process.
 
+    A folder that was made for the run and stayed empty is removed again.
+
     Raises
     ------
+    InputError
+        When the folder cannot be made or written to.
     TemporaryError
         When another run holds it and ``wait`` is false.
     """
+    with tidy_folders([folder]), _lock(folder, wait):
+        yield
+
+
+@contextmanager
+def _lock(folder: Path, wait: bool) -> Iterator[None]:
+    """Lock a file in the folder that is removed with the lock."""
     import fcntl
 
-    require_writable(folder / RECORD)
-    with (folder / _LOCK).open("a") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError as error:
-            raise TemporaryError(
-                f"another run is writing to {folder}",
-                "one run at a time",
-                "wait for it, pass --wait, or choose another folder with --out",
-            ) from error
-        yield
+    path = folder / _LOCK
+    while True:
+        require_writable(folder / RECORD)
+        with path.open("a") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError as error:
+                raise TemporaryError(
+                    f"another run is writing to {folder}",
+                    "one run at a time",
+                    "wait for it, pass --wait, or choose another folder with --out",
+                ) from error
+            # the holder before may have removed the file that was waited for
+            try:
+                same = os.path.samestat(path.stat(), os.fstat(handle.fileno()))
+            except FileNotFoundError:
+                same = False
+            if not same:
+                continue
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def settle(folder: Path) -> bool:
+    """Finish the publication of a run that was cut off, if no run is at work there.
+
+    Returns
+    -------
+    bool
+        Whether files were moved into place.
+
+    Raises
+    ------
+    TemporaryError
+        When another run holds the folder.
+    """
+    if not (folder / _JOURNAL).exists():
+        return False
+    with locked(folder):
+        return recover(folder)
 
 
 @contextmanager
 def staged(folder: Path) -> Iterator[Path]:
     """Give a staging folder inside the output folder; clean up leftovers of dead runs."""
-    recover(folder)
+    for held in folder.glob("*-wal"):
+        require_closed(folder / held.name.removesuffix("-wal"))
+    if recover(folder):
+        log.info("the run before was cut off while publishing; its files are in place now")
     for leftover in folder.glob(f"{_STAGING}*"):
         shutil.rmtree(leftover, ignore_errors=True)
+    for leftover in (*folder.glob(f".{_JOURNAL}.*"), *folder.glob(f".{RECORD}.*")):
+        leftover.unlink(missing_ok=True)
     stage = folder / f"{_STAGING}{os.getpid()}"
     stage.mkdir()
     try:
@@ -266,6 +348,8 @@ def publish(stage: Path, folder: Path, outputs: Sequence[Path], obsolete: Sequen
     """
     moves = [p.relative_to(stage).as_posix() for p in outputs]
     moves.sort(key=lambda m: (m == RECORD, m))
+    for name in moves:
+        require_closed(folder / name)
     for output in outputs:
         with output.open("rb") as handle:
             os.fsync(handle.fileno())
@@ -279,18 +363,32 @@ def recover(folder: Path) -> bool:
     journal = folder / _JOURNAL
     if not journal.exists():
         return False
-    plan = json.loads(journal.read_text(encoding="utf-8"))
+    plan = _read_journal(journal)
     stage = folder / plan["stage"]
-    if stage.parent != folder or not plan["stage"].startswith(_STAGING):
-        raise InputError(f"{journal} names a folder outside {folder}", "qala's own journal")
     for name in plan["moves"]:
         source, target = stage / name, folder / name
         if source.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             source.replace(target)
     for name in plan["obsolete"]:
-        if ".." not in Path(name).parts and not Path(name).is_absolute():
-            (folder / name).unlink(missing_ok=True)
+        (folder / name).unlink(missing_ok=True)
     journal.unlink()
     shutil.rmtree(stage, ignore_errors=True)
     return True
+
+
+def _read_journal(journal: Path) -> dict[str, Any]:
+    """Read a journal and refuse one that names places outside its folder."""
+    remedy = f"delete {journal} and run again"
+    try:
+        plan = json.loads(journal.read_text(encoding="utf-8"))
+        names = [plan["stage"], *plan["moves"], *plan["obsolete"]]
+        paths = [Path(n) for n in names]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{journal} is damaged", "qala's own journal", remedy) from error
+    outside = any(".." in p.parts or p.is_absolute() for p in paths)
+    if outside or len(paths[0].parts) != 1 or not names[0].startswith(_STAGING):
+        raise InputError(
+            f"{journal} names a place outside its folder", "qala's own journal", remedy
+        )
+    return dict(plan)

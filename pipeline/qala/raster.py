@@ -6,12 +6,15 @@ per cell, m² or share of a cell) is read from its metadata, or asked for.
 
 from __future__ import annotations
 
+import glob
+import logging
 import os
+import platform
 import re
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -19,11 +22,20 @@ import numpy as np
 from odc.geo.geobox import GeoBox
 
 from qala.errors import InputError, Problems
-from qala.grid import cell_area_m2, geobox_of, require_equal_area, require_same_grid
+from qala.grid import (
+    cell_area_m2,
+    describe_crs,
+    geobox_of,
+    require_equal_area,
+    require_same_grid,
+    same_crs,
+)
 
 if TYPE_CHECKING:
     import rasterio
     import xarray as xr
+
+log = logging.getLogger("qala")
 
 Quantity = Literal["population", "built", "land", "cells"]
 Unit = Literal["people", "m2", "share", "percent", "class"]
@@ -39,6 +51,8 @@ MAX_PEOPLE_PER_CELL = 1e8
 #: above this many cells overviews of classes take the nearest cell instead of the
 #: majority, and ZSTD replaces DEFLATE: both else take longer than the classification
 LARGE_CELLS = 50_000_000
+#: cells looked at to tell the unit of a built-up or land raster whose metadata does not
+SAMPLE_CELLS = 4_000_000
 #: nodata of cell classes and of other uint8 outputs
 CLASS_NODATA = 255
 
@@ -102,7 +116,7 @@ def _open(path: str | Path) -> rasterio.DatasetReader:
     from rasterio.errors import RasterioIOError
 
     text = os.fspath(path)
-    if not text.startswith("/vsi") and "://" not in text:
+    if not text.startswith(("/vsi", "<VRTDataset")) and "://" not in text:
         file = Path(text)
         if not file.exists():
             raise InputError(f"{text} does not exist", "a raster file", "check the path")
@@ -142,6 +156,100 @@ def _unit_from_metadata(
     if named and np.issubdtype(np.dtype(source.dtypes[0]), np.integer):
         return "m2"
     return None
+
+
+def unit_of_values(high: float, *, fractional: bool, cell_area: float) -> Unit | None:
+    """Tell m² from shares by the values themselves, where no other reading is possible.
+
+    A share ends at 1 and a percentage at 100, so that more can only be m²
+    (or an undeclared missing value, which the classification refuses). Values
+    up to 1 with fractions among them are shares. Between 1 and 100 percent and
+    m² cannot be told apart, nor can zeros and ones alone.
+
+    Parameters
+    ----------
+    high
+        Largest value seen.
+    fractional
+        Whether a value strictly between 0 and 1 was seen.
+    cell_area
+        Area of a cell, m²; m² needs cells of more than 100 m².
+
+    Examples
+    --------
+    >>> unit_of_values(1e6, fractional=False, cell_area=1e6)
+    'm2'
+    >>> unit_of_values(0.93, fractional=True, cell_area=1e6)
+    'share'
+    >>> unit_of_values(51.1, fractional=True, cell_area=1e6) is None
+    True
+    """
+    if high > 100 and cell_area > 100:
+        return "m2"
+    if high <= 1 and fractional:
+        return "share"
+    return None
+
+
+def _unit_from_values(source: str | Path, info: RasterInfo, nodata: float | None) -> Unit | None:
+    """Look at blocks all over a raster until its unit is plain, or enough was seen.
+
+    What is concluded from a part is verified when the whole is scanned: shares
+    that turn out to exceed 1 are refused there.
+    """
+    from rasterio.errors import RasterioError
+
+    area = cell_area_m2(info.geobox)
+    # a byte cannot hold m² of a cell of 1 km², and 255 is often an undeclared missing value
+    if info.dtype.kind not in "iuf" or info.dtype.itemsize == 1:
+        return None
+    high, fractional, seen = -np.inf, False, 0
+    with _gdal(), _open(source) as reader:
+        windows = [window for _, window in reader.block_windows(1)]
+        for k in _spread(len(windows)):
+            try:
+                part = reader.read(1, window=windows[k])
+            except RasterioError:
+                # told with its rows where the whole is read
+                log.debug("%s: block %d cannot be read", source, k)
+                return None
+            seen += part.size
+            valid = ~np.isnan(part) if part.dtype.kind == "f" else np.ones(part.shape, bool)
+            if nodata is not None:
+                valid &= part != nodata
+            values = part[valid]
+            if values.size:
+                high = max(high, float(values.max()))
+                fractional |= bool(((values > 0) & (values < 1)).any())
+            if unit_of_values(high, fractional=False, cell_area=area) or seen >= SAMPLE_CELLS:
+                break
+    unit = unit_of_values(high, fractional=fractional, cell_area=area)
+    if unit is None and seen >= info.geobox.shape[0] * info.geobox.shape[1] and high == 0:
+        # nothing at all: every unit means the same
+        unit = "share"
+    if unit is not None:
+        log.info("%s: values up to %g are taken as %s", Path(info.path).name, high, unit)
+    return unit
+
+
+def _spread(count: int) -> Iterator[int]:
+    """Yield 0 … count-1, far apart first, so that a few stand for the whole.
+
+    Examples
+    --------
+    >>> list(_spread(5))
+    [2, 1, 4, 0, 3]
+    """
+    step = 1 << max(count - 1, 0).bit_length()
+    given: set[int] = set()
+    while step >= 1:
+        for k in range(step // 2, count, step):
+            if k not in given:
+                given.add(k)
+                yield k
+        step //= 2
+    if count and 0 not in given:
+        yield 0
 
 
 def inspect(path: str | Path, quantity: Quantity | None = None) -> RasterInfo:
@@ -279,11 +387,13 @@ def open_raster(
     if not paths:
         raise InputError("no raster was named", "at least one file")
     source: str | Path = paths[0]
+    tiles = [inspect(p, quantity) for p in paths]
+    info = tiles[0]
     if len(paths) > 1:
-        source = _join_tiles(paths)
-    info = inspect(source, quantity)
+        source = _join_tiles(tiles)
+        info = replace(inspect(source, quantity), path=tiles[0].path, unit=tiles[0].unit)
     box = info.geobox
-    if box.crs is None:
+    if box.crs is None or box.crs.geographic:
         require_equal_area(box, Path(paths[0]).name)
     keep = quantity == "cells"
     if keep and info.dtype != np.dtype("uint8"):
@@ -292,6 +402,11 @@ def open_raster(
             "a class raster of uint8 as `qala cells` writes it",
             "name the output of `qala cells`",
         )
+    if info.dtype.kind not in "iuf":
+        raise InputError(
+            f"{source} holds {info.dtype} values", "whole or floating-point numbers",
+            "export the band of interest: gdal_translate -ot Float32",
+        )  # fmt: skip
     dtype = info.dtype if keep else _float_type(info.dtype)
     missing = info.nodata if nodata is None else nodata
     height, width = box.shape
@@ -322,6 +437,8 @@ def open_raster(
     ]
     data = dask.array.concatenate(blocks, axis=0)
     found_unit = unit or info.unit
+    if found_unit is None and quantity in ("built", "land"):
+        found_unit = _unit_from_values(source, info, missing)
     attrs: dict[str, Any] = {"source": ", ".join(os.fspath(p) for p in paths)}
     if found_unit:
         attrs["units"] = found_unit
@@ -330,24 +447,40 @@ def open_raster(
     return xr.DataArray(data, coords=xr_coords(box), dims=("y", "x"), name=quantity, attrs=attrs)
 
 
-def _join_tiles(paths: Sequence[str | Path]) -> str:
+def _join_tiles(infos: Sequence[RasterInfo]) -> str:
     """Describe tiles of one grid as a virtual raster in memory and return its name."""
-    infos = [inspect(p) for p in paths]
     problems = Problems("tiles")
     first = infos[0]
+    for info in infos:
+        if info.geobox.crs is None:
+            require_equal_area(info.geobox, info.path.name)
     for info in infos[1:]:
         a, b = first.geobox.transform, info.geobox.transform
-        if info.geobox.crs != first.geobox.crs:
-            problems.add(f"{info.path.name} has another CRS than {first.path.name}", "one CRS")
-        elif abs(a.a - b.a) > 1e-6 or abs(((a.c - b.c) / a.a) % 1.0) > 1e-3:
+        if not same_crs(info.geobox.crs, first.geobox.crs):
             problems.add(
-                f"{info.path.name} is not aligned with {first.path.name}", "tiles of one grid"
+                f"{info.path.name} has another CRS than {first.path.name}",
+                "one CRS",
+                f"reproject it to {describe_crs(first.geobox.crs.proj)}",
+            )
+        elif not _aligned(a, b):
+            problems.add(
+                f"{info.path.name} is not aligned with {first.path.name}",
+                "tiles of one grid",
+                "fetch the tiles of one product",
+            )
+        if info.unit != first.unit:
+            problems.add(
+                f"{info.path.name} is in {info.unit or 'an unknown unit'}",
+                f"{first.unit or 'no declared unit'} as {first.path.name}",
+                "fetch the tiles of one product",
             )
         if info.dtype != first.dtype or repr(info.nodata) != repr(first.nodata):
             problems.add(
                 f"{info.path.name} is {info.dtype} with nodata {info.nodata}",
                 f"{first.dtype} with nodata {first.nodata} as {first.path.name}",
+                "fetch the tiles of one product",
             )
+    _refuse_overlaps(infos, problems)
     problems.raise_if_any()
     boxes = [i.geobox.boundingbox for i in infos]
     left, top = min(b.left for b in boxes), max(b.top for b in boxes)
@@ -356,7 +489,8 @@ def _join_tiles(paths: Sequence[str | Path]) -> str:
     width, height = round((right - left) / size), round((top - bottom) / size)
     gdal_type = {
         "float32": "Float32", "float64": "Float64", "uint8": "Byte", "uint16": "UInt16",
-        "int16": "Int16", "uint32": "UInt32", "int32": "Int32",
+        "int16": "Int16", "uint32": "UInt32", "int32": "Int32", "int8": "Int8",
+        "uint64": "UInt64", "int64": "Int64",
     }[first.dtype.name]  # fmt: skip
     nodata = first.nodata
     fill = "" if nodata is None else f"<NoDataValue>{nodata!r}</NoDataValue>"
@@ -380,6 +514,30 @@ def _join_tiles(paths: Sequence[str | Path]) -> str:
         f'<VRTRasterBand dataType="{gdal_type}" band="1">{fill}{"".join(sources)}'
         "</VRTRasterBand></VRTDataset>"
     )
+
+
+def _aligned(a: Any, b: Any) -> bool:
+    """Tell whether two north-up transforms share cell size and cell corners."""
+    if abs(a.a - b.a) > 1e-6 or abs(a.e - b.e) > 1e-6:
+        return False
+    steps = ((a.c - b.c) / a.a, (a.f - b.f) / a.e)
+    return all(abs(s - round(s)) < 1e-3 for s in steps)
+
+
+def _refuse_overlaps(infos: Sequence[RasterInfo], problems: Problems) -> None:
+    """Note tiles that claim the same cells: one of them would hide the other."""
+    import shapely
+
+    boxes = shapely.box(*np.array([i.geobox.boundingbox.bbox for i in infos]).T)
+    # a hundredth of a cell is rounding of the corners
+    inner = shapely.buffer(boxes, -0.01 * abs(infos[0].geobox.transform.a), join_style="mitre")
+    first, second = shapely.STRtree(inner).query(inner, predicate="intersects")
+    for a, b in zip(first[first < second], second[first < second], strict=True):
+        problems.add(
+            f"{infos[b].path.name} overlaps {infos[a].path.name}",
+            "tiles beside each other",
+            "name each tile once; several epochs are given as 2015=FILE 2020=FILE",
+        )
 
 
 def _xml(text: object) -> str:
@@ -429,21 +587,24 @@ def to_share(raster: xr.DataArray, *, cell_area: float | None = None) -> float:
     if unit not in factors:
         name = raster.name or "raster"
         raise InputError(
-            f"{name} does not tell its unit",
+            f"{name} does not tell its unit, by neither its metadata nor its values",
             "m2, share or percent",
-            f"pass --{name}-unit (m2, share or percent), or write it in the file with "
-            f"gdal_edit.py -units m2",
+            f"pass --{name}-unit (m2, share or percent), {name}_unit in a workflow, or write it "
+            "in the file with gdal_edit.py -units m2",
         )
     return factors[unit]
 
 
 def aggregate(raster: xr.DataArray, factor: int) -> xr.DataArray:
-    """Sum blocks of factor × factor cells, for instance 100 m to 1 km.
+    """Join blocks of factor × factor cells, for instance 100 m to 1 km.
+
+    Counts and areas are summed; shares and percentages of a cell are averaged
+    over the whole block, missing cells counting as none, which is the same.
 
     Parameters
     ----------
     raster
-        dims (y, x); counts or areas, whose sums keep their meaning.
+        dims (y, x); ``attrs["units"]`` tells shares and percentages apart.
     factor
         Cells to join along each side. Rows and columns that do not fill a block
         at the lower and right edge are joined as they are.
@@ -461,6 +622,8 @@ def aggregate(raster: xr.DataArray, factor: int) -> xr.DataArray:
         y=(0, -height % factor), x=(0, -width % factor), constant_values=np.nan
     ).drop_vars(list(raster.coords))
     summed = padded.coarsen(y=factor, x=factor).sum(min_count=1, keep_attrs=True)
+    if raster.attrs.get("units") in ("share", "percent"):
+        summed = summed / factor**2
     from odc.geo.xr import xr_coords
 
     target = GeoBox(summed.shape, box.transform * box.transform.scale(factor), box.crs)
@@ -537,14 +700,26 @@ def write_rasters(
     InputError
         When a folder cannot be written to or is full.
     """
+    with tidy_folders(f.path.parent for f in files):
+        for file in files:
+            require_writable(file.path)
+            _remove_leftovers(file.path)
+        _write_rasters(files, cloud_optimised, progress)
+    return [f.path for f in files]
+
+
+def _write_rasters(
+    files: Sequence[RasterFile],
+    cloud_optimised: bool,
+    progress: Callable[[int, int], None] | None,
+) -> None:
     from contextlib import ExitStack
 
     import dask
     import rasterio
+    from rasterio._err import CPLE_BaseError
 
-    for file in files:
-        require_writable(file.path)
-    token = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    token = f"{_node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     works = [f.path.with_name(f".{f.path.name}.{token}.work.tif") for f in files]
     finals = [f.path.with_name(f".{f.path.name}.{token}.tif") for f in files]
     try:
@@ -569,10 +744,12 @@ def write_rasters(
                 work.unlink()
             else:
                 work.replace(final)
+        for file, final in zip(files, finals, strict=True):
+            _require_whole(final, file)
         # renamed only when all are whole
         for file, final in zip(files, finals, strict=True):
             final.replace(file.path)
-    except OSError as error:
+    except (OSError, rasterio.errors.RasterioError, CPLE_BaseError) as error:
         raise InputError(
             f"{', '.join(str(f.path) for f in files)} could not be written ({error})",
             "a folder with room that this user may write to",
@@ -581,7 +758,43 @@ def write_rasters(
     finally:
         for path in (*works, *finals):
             path.unlink(missing_ok=True)
-    return [f.path for f in files]
+            path.with_name(f"{path.name}.aux.xml").unlink(missing_ok=True)
+
+
+def _node() -> str:
+    """Return this machine's name as it stands in the names of work files."""
+    return re.sub(r"\W+", "_", platform.node()) or "host"
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove work files that a killed run of this machine left beside an output."""
+    pattern = re.compile(re.escape(f".{path.name}.{_node()}-") + r"(\d+)-[0-9a-f]{8}(\.work)?\.tif")
+    for other in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        found = pattern.fullmatch(other.name)
+        if found and not _alive(int(found.group(1))):
+            log.info("%s of a run that was cut off is removed", other.name)
+            other.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    import psutil
+
+    return bool(psutil.pid_exists(pid))
+
+
+def _require_whole(path: Path, file: RasterFile) -> None:
+    """Open what was written once more: a full disk is not always told while writing."""
+    import rasterio
+    from rasterio.windows import Window
+
+    shape = file.data.shape
+    with _gdal(), rasterio.open(path) as source:
+        if source.shape != shape or source.dtypes[0] != file.data.dtype.name:
+            raise OSError(f"{file.path.name} came out as {source.shape} {source.dtypes[0]}")
+        # the last block, and the top of the coarsest overview, lie where a cut would show
+        rows, cols = source.block_shapes[0]
+        row, col = (shape[0] - 1) // rows * rows, (shape[1] - 1) // cols * cols
+        source.read(1, window=Window(col, row, shape[1] - col, shape[0] - row))
 
 
 def _profile(file: RasterFile, *, fast: bool) -> dict[str, Any]:
@@ -682,8 +895,34 @@ def _store(
     store(list(lazies), [_Target(s, tell) for s in sinks])
 
 
-def require_writable(path: str | Path) -> None:
-    """Make the folder of an output and refuse a place that can't be written to.
+def require_apart(outputs: Iterable[str | Path], inputs: Iterable[str | Path]) -> None:
+    """Refuse an output that would replace an input of the same job.
+
+    Raises
+    ------
+    InputError
+        Naming the file.
+    """
+    read = {Path(p).resolve() for p in inputs if "://" not in str(p)}
+    for path in outputs:
+        if Path(path).resolve() in read:
+            raise InputError(
+                f"{path} is read and written by the same command",
+                "an output beside the inputs",
+                "choose another name with -o",
+            )
+
+
+def require_writable(path: str | Path, *, make: bool = True) -> None:
+    """Refuse a place that can't be written to, and make the folder of an output.
+
+    Parameters
+    ----------
+    path
+        File to write.
+    make
+        Make the folder; else only look whether that would succeed, so that a
+        job refused later for its input leaves nothing behind.
 
     Raises
     ------
@@ -692,13 +931,56 @@ def require_writable(path: str | Path) -> None:
     """
     folder = Path(path).resolve().parent
     remedy = "choose another place with -o or --out"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"{folder} cannot be made ({error.strerror})", "a folder", remedy
-        ) from error
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"{folder} is not writable", "a folder this user may write to", remedy)
+    there = next(p for p in (folder, *folder.parents) if p.exists())
+    if not there.is_dir():
+        raise InputError(f"{there} is a file, not a folder", "a folder", remedy)
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{there} is not writable", "a folder this user may write to", remedy)
     if Path(path).is_dir():
         raise InputError(f"{path} is a folder", "the name of a file to write", remedy)
+    require_closed(path)
+    if make:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{folder} cannot be made ({error.strerror})", "a folder", remedy
+            ) from error
+
+
+@contextmanager
+def tidy_folders(folders: Iterable[Path]) -> Iterator[None]:
+    """Remove folders that were made meanwhile and hold nothing at the end."""
+    made = {
+        p for folder in folders for p in (folder.resolve(), *folder.resolve().parents)
+        if not p.exists()
+    }  # fmt: skip
+    try:
+        yield
+    finally:
+        for path in sorted(made, key=lambda p: -len(p.parts)):
+            try:
+                path.rmdir()
+            except OSError:
+                # it holds a result by now, or was never made
+                log.debug("%s stays", path)
+
+
+def require_closed(path: str | Path) -> None:
+    """Refuse to replace a GeoPackage that another program holds open with unsaved pages.
+
+    SQLite would play the pages of the old file's write-ahead log into the new
+    file and break it; other kinds of files can be replaced while they are read.
+
+    Raises
+    ------
+    InputError
+        Naming the log beside the file.
+    """
+    log_file = Path(f"{path}-wal")
+    if log_file.exists() and log_file.stat().st_size:
+        raise InputError(
+            f"{path} is open in another program ({log_file.name} lies beside it)",
+            "a file that no program holds",
+            "close it there (in QGIS remove its layers), or choose another name with -o or --out",
+        )

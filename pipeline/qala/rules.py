@@ -14,6 +14,7 @@ D22, D23
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -22,6 +23,9 @@ from qala.errors import InputError, Problems
 Ruleset = Literal["manual2021", "R2022A", "R2023A", "2024"]
 RULESETS: tuple[Ruleset, ...] = ("manual2021", "R2022A", "R2023A", "2024")
 Smoothing = Literal["R2022A", "R2023A", "none"]
+#: beyond these the search of neighbours would take hours and mean nothing
+MAX_GAP = 1_000
+MAX_DISTANCE = 100
 
 
 @dataclass(frozen=True)
@@ -135,12 +139,17 @@ def _check(problems: Problems, name: str, value: Any) -> None:
         if value not in ("R2022A", "R2023A", "none"):
             problems.add(f"smoothing is {value!r}", "R2022A, R2023A or none")
         return
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-        problems.add(f"{name} is {value!r}", "a number of at least 0")
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value < 0:
+        problems.add(f"{name} is {value!r}", "a finite number of at least 0")
     elif name == "semidense_connectivity" and value not in (4, 8):
         problems.add(f"{name} is {value!r}", "4 or 8")
     elif name == "semidense_distance" and int(value) != value:
         problems.add(f"{name} is {value!r}", "a whole number of cells")
+    elif name == "semidense_distance" and value > MAX_DISTANCE:
+        problems.add(f"{name} is {value!r}", f"at most {MAX_DISTANCE} cells")
+    elif name == "gap_area" and value > MAX_GAP:
+        problems.add(f"{name} is {value!r}", f"at most {MAX_GAP} km²")
     elif name in {"centre_built", "water_land"} and value > 1:
         problems.add(f"{name} is {value!r}", "a share from 0 to 1")
 

@@ -342,7 +342,18 @@ def _named(centres: gpd.GeoDataFrame, places: gpd.GeoDataFrame) -> gpd.GeoDataFr
     import pandas as pd
 
     names = [c for c in places.columns if c == "name" or c.startswith("name_")]
-    weight = pd.to_numeric(places.get("population"), errors="coerce").fillna(0)
+    problems = Problems("places")
+    if places.crs is None:
+        problems.add("they have no CRS", "a declared CRS", "set it with places.set_crs(4326)")
+    if not names:
+        problems.add(
+            f"they have the columns {', '.join(map(str, places.columns))}",
+            "name, or name_kk, name_ru, name_en", "rename the column of names",
+        )  # fmt: skip
+    problems.raise_if_any()
+    # without populations the first name in the alphabet is taken
+    given = places["population"] if "population" in places.columns else 0.0
+    weight = pd.to_numeric(pd.Series(given, index=places.index), errors="coerce").fillna(0)
     points = places.assign(_weight=weight).to_crs(centres.crs)[[*names, "_weight", "geometry"]]
     inside = gpd.sjoin(points, centres[["centre", "geometry"]], predicate="intersects")
     best = (
@@ -433,9 +444,10 @@ def _prepare(
         raise InputError(
             f"population has cells of {size:g} m",
             "cells of 1000 m, on which the Degree of Urbanisation is defined",
-            f"sum it up with qala.raster.aggregate(population, {fold})"
+            f"sum it up with qala.aggregate(population, {fold}), with a workflow of `qala run`, "
+            "which does so by itself, or with gdalwarp -tr 1000 1000 -tap -r sum"
             if fold and math.isclose(fold * size, 1000.0)
-            else "warp it to 1000 m with gdalwarp -tr 1000 1000 -r sum",
+            else "warp it to 1000 m with gdalwarp -tr 1000 1000 -tap -r sum",
         )
     setup = _Setup(
         rules=rules,

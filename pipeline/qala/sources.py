@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from qala.errors import InputError, Problems
 
 if TYPE_CHECKING:
@@ -250,8 +252,6 @@ def _reconciled(
     land: Mapping[Any, Any],
 ) -> tuple[dict[Any, xr.DataArray], dict[Any, xr.DataArray]]:
     """Scale the grids to the published totals, epoch by epoch."""
-    import pandas as pd
-
     from qala.census import reconcile
 
     census = workflow.inputs.census
@@ -259,7 +259,7 @@ def _reconciled(
     assert census.totals is not None
     assert workflow.inputs.units is not None
     key = workflow.inputs.units.id
-    table = pd.read_csv(census.totals, dtype={"unit": str})
+    table = _read_csv(Path(census.totals), dtype={"unit": str})
     problems = Problems(Path(census.totals).name)
     for column in ("unit", "population"):
         if column not in table.columns:
@@ -324,14 +324,40 @@ def read_places(path: str | Path) -> gpd.GeoDataFrame:
             return gpd.read_file(file)
         except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
             raise InputError(f"{file} cannot be read ({error})", "a vector file or CSV") from error
-    table = pd.read_csv(file)
+    table = _read_csv(file)
     if not {"lon", "lat"} <= set(table.columns):
         raise InputError(
-            f"{file.name} has the columns {', '.join(table.columns)}",
+            f"{file.name} has the columns {', '.join(map(str, table.columns))}",
             "lon and lat in degrees (WGS 84)",
+            "rename the columns of coordinates",
         )
-    points = gpd.points_from_xy(table["lon"], table["lat"])
+    place = {c: pd.to_numeric(table[c], errors="coerce") for c in ("lon", "lat")}
+    wrong = place["lon"].isna() | place["lat"].isna()
+    wrong |= (place["lon"].abs() > 180) | (place["lat"].abs() > 90)
+    if wrong.any():
+        raise InputError(
+            f"{file.name}: {int(wrong.sum())} rows have no place in degrees, first row "
+            f"{int(np.flatnonzero(wrong)[0]) + 1}",
+            "lon from -180 to 180 and lat from -90 to 90",
+            "mend these rows, or swap the columns if they are the wrong way round",
+        )
+    points = gpd.points_from_xy(place["lon"], place["lat"])
     return gpd.GeoDataFrame(table, geometry=points, crs="EPSG:4326")
+
+
+def _read_csv(file: Path, **options: Any) -> pd.DataFrame:
+    """Read a table, or say why it can't be read."""
+    import pandas as pd
+
+    try:
+        table: pd.DataFrame = pd.read_csv(file, **options)
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise InputError(
+            f"{file} cannot be read as a table ({error})",
+            "a CSV with a line of column names",
+            "save it as UTF-8 CSV with commas",
+        ) from error
+    return table
 
 
 def places_at(places: gpd.GeoDataFrame | None, epoch: Any) -> gpd.GeoDataFrame | None:

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import sqlite3
 import uuid
 from collections.abc import Collection, Mapping
@@ -38,6 +39,8 @@ log = logging.getLogger("qala")
 #: above so many cells polygons are slow to draw and heavy to send: write a
 #: raster beside the GeoPackage instead
 MAX_POLYGON_CELLS = 4_000_000
+#: bytes left on a disk that is full for SQLite, which writes whole pages
+_NO_ROOM = 65_536
 
 _LAYER_STYLES = """
 CREATE TABLE layer_styles (
@@ -129,10 +132,10 @@ def write_geopackage(
     Raises
     ------
     InputError
-        For layers that a GeoPackage cannot hold (all problems at once), or a
-        folder that cannot be written to.
+        For layers that a GeoPackage cannot hold (all problems at once), a
+        folder that cannot be written to, or a full disk.
     TemporaryError
-        When the disk is full or the file is locked.
+        When the file is locked.
 
     Notes
     -----
@@ -160,6 +163,9 @@ def write_geopackage(
     except (OSError, sqlite3.Error, pyogrio.errors.DataSourceError) as error:
         raise _explained(target, error) from error
     except (pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError) as error:
+        # GDAL does not always name a full disk as the reason
+        if shutil.disk_usage(target.parent).free < _NO_ROOM:
+            raise _explained(target, OSError(errno.ENOSPC, "the disk is full")) from error
         raise InputError(
             f"{target}: a layer could not be written ({error})",
             "columns of numbers, text, times or truth values",
@@ -563,11 +569,17 @@ def _validate(work: Path, layers: Mapping[str, Layer]) -> None:
 def _explained(target: Path, error: Exception) -> QalaError:
     text = str(error)
     full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
-    if full or "full" in text or "locked" in text or "No space" in text:
+    if full or "full" in text or "No space" in text:
+        return InputError(
+            f"{target} could not be written ({text})",
+            "room on the disk",
+            "free some space or choose another folder",
+        )
+    if "locked" in text:
         return TemporaryError(
             f"{target} could not be written ({text})",
-            "room on the disk and a file that no program holds",
-            "free some space or close the program, then run again",
+            "a file that no program holds",
+            "close the program, then run again",
         )
     return InputError(
         f"{target} could not be written ({text})",
