@@ -1,0 +1,208 @@
+"""The main job as a command: killed at any moment, run twice at once, run again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from builders import listing, qala
+
+import qala as package
+from qala.inspection import inspect_file
+from qala.resources import resource
+
+SOURCE = Path(package.__file__).resolve().parents[1]
+#: pictures take most of the time and none of the risk
+FAST = ["--set", "outputs.figures=false", "--workers", "1"]
+VARIANTS = {"a": [], "b": ["--set", "cells.ruleset=2024", "--set", "units.rules=2021"]}
+
+
+def command(out: Path, variant: str, *more: str) -> list[str]:
+    return [sys.executable, "-m", "qala.cli", "run", "smoke", "--out", str(out), *FAST,
+            *VARIANTS[variant], *more]  # fmt: skip
+
+
+def start(out: Path, variant: str, *more: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    return subprocess.Popen(
+        command(out, variant, *more), env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def tables(folder: Path) -> dict[str, str]:
+    """Hashes of what must come out byte by byte the same: tables and class rasters."""
+    return {
+        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
+        for kind in ("tables", "rasters")
+        for p in sorted((folder / kind).iterdir())
+    }
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Whole runs of both variants: their folders, their tables, the seconds they took."""
+
+    folders: dict[str, Path]
+    tables: dict[str, dict[str, str]]
+    seconds: float
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folders, seconds = {}, 0.0
+    for name in VARIANTS:
+        folders[name] = tmp_path_factory.mktemp("whole") / name
+        begin = time.monotonic()
+        run = start(folders[name], name)
+        out, err = run.communicate(timeout=300)
+        assert run.returncode == 0, err
+        assert "SYNTHETIC" in out
+        # the first run compiles
+        seconds = time.monotonic() - begin
+    found = {name: tables(folder) for name, folder in folders.items()}
+    assert found["a"] != found["b"]
+    return Finished(folders, found, seconds)
+
+
+def kill_again_and_again(finished: Finished, out: Path, times: int) -> int:
+    """Kill runs at random moments; return how many were killed before they ended."""
+    dice = random.Random(20231)
+    shutil.copytree(finished.folders["a"], out)
+    held, killed = "a", 0
+    for _ in range(times):
+        wanted = "b" if held == "a" else "a"
+        run = start(out, wanted)
+        try:
+            run.wait(dice.uniform(0, 1.15 * finished.seconds))
+        except subprocess.TimeoutExpired:
+            run.send_signal(signal.SIGKILL)
+            killed += 1
+        run.communicate()
+        found = inspect_file(out)
+        assert found.sound, found.text()
+        seen = tables(out)
+        assert seen in (finished.tables[held], finished.tables[wanted]), listing(out)
+        held = wanted if seen == finished.tables[wanted] else held
+        if run.returncode == 0:
+            assert held == wanted
+    wanted = "b" if held == "a" else "a"
+    run = start(out, wanted)
+    _, err = run.communicate(timeout=300)
+    assert run.returncode == 0, err
+    assert tables(out) == finished.tables[wanted]
+    # nothing of the dead runs is left
+    assert listing(out) == listing(finished.folders[wanted])
+    return killed
+
+
+def test_killed_at_random_moments(finished: Finished, tmp_path: Path) -> None:
+    assert kill_again_and_again(finished, tmp_path / "out", 12) >= 6
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_at_length(finished: Finished, tmp_path: Path) -> None:
+    assert kill_again_and_again(finished, tmp_path / "out", 50) >= 25
+
+
+def test_ended_by_a_scheduler_it_cleans_up(finished: Finished, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run = start(out, "a")
+    assert run.stderr is not None
+    # the log says when the work has begun
+    assert "open inputs" in run.stderr.readline()
+    run.send_signal(signal.SIGTERM)
+    run.communicate(timeout=60)
+    assert run.returncode == 128 + signal.SIGTERM
+    assert not out.exists(), listing(out)
+
+
+def test_run_again_it_does_no_work_and_says_so(finished: Finished, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(finished.folders["a"], out)
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
+    again = qala("run", "smoke", "--out", out, *FAST)
+    assert again.code == 0, again.err
+    assert "Nothing changed since the last run" in again.out
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()} == before
+    # the table is shown all the same
+    assert "Turkistan" in again.out
+
+
+def test_what_changed_is_said(finished: Finished, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(resource("sample"), data)
+    page = tmp_path / "mine.yaml"
+    text = yaml.safe_load(resource("workflows", "smoke.yaml").read_text())
+    text |= {"data": str(data), "outputs": {"figures": False, "sensitivity": False}}
+    page.write_text(yaml.safe_dump(text))
+    out = tmp_path / "out"
+    first = qala("run", page, "--out", out)
+    assert first.code == 0, first.err
+    assert "working again" not in first.err
+    with (data / "official.csv").open("a") as table:
+        table.write("\n")
+    second = qala("run", page, "--out", out)
+    assert second.code == 0, second.err
+    assert "working again: official.csv changed" in second.err
+    assert second.err.count("working again") == 1
+    (out / "tables" / "rates.csv").unlink()
+    third = qala("run", page, "--out", out)
+    assert "the result tables/rates.csv is missing" in third.err
+    assert (out / "tables" / "rates.csv").exists()
+    assert qala("check", out).code == 0
+
+
+def test_two_runs_on_one_folder(finished: Finished, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = start(out, "a")
+    assert first.stderr is not None
+    assert "open inputs" in first.stderr.readline()
+    # stopped, it holds the folder for as long as it takes
+    first.send_signal(signal.SIGSTOP)
+    try:
+        second = qala("run", "smoke", "--out", out, *FAST)
+        assert second.code == 3, second
+        assert "another run is writing to" in second.error
+        assert "--wait" in second.error
+        third = start(out, "b", "--wait")
+    finally:
+        first.send_signal(signal.SIGCONT)
+    _, err = first.communicate(timeout=300)
+    assert first.returncode == 0, err
+    _, err = third.communicate(timeout=300)
+    assert third.returncode == 0, err
+    assert tables(out) == finished.tables["b"]
+    assert inspect_file(out).sound
+
+
+def test_a_run_does_not_depend_on_where_it_works(finished: Finished, tmp_path: Path) -> None:
+    from qala.compute import running
+
+    with running(2, processes=True):
+        from qala.config import load_workflow
+        from qala.flows import urbanisation
+
+        workflow = load_workflow("smoke", settings=["outputs.figures=false", "cells.chunk=7"])
+        result = urbanisation(workflow, out=tmp_path / "out")
+    assert result.fresh
+    assert tables(result.folder) == finished.tables["a"]
+
+
+def test_dry_runs_write_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    told = qala("run", "smoke", "--out", out, "--dry-run")
+    assert told.code == 0
+    assert "units.gpkg" in told.out
+    assert str(out) in told.out
+    assert not out.exists()
