@@ -1,3 +1,4 @@
+# ruff: noqa: E402
 """Run by QGIS's own Python without a window: the console's functions, headless.
 
 Arguments: folder of the package, folder of the sample, folder to write to.
@@ -51,6 +52,7 @@ from qala.qgis import (
 )
 
 builtins.__import__ = real_import
+from qala.errors import InputError
 
 
 def say(name, value):
@@ -75,7 +77,7 @@ units.dataProvider().addAttributes(
 units.updateFields()
 to = QgsCoordinateTransform(source.crs(), QgsCoordinateReferenceSystem("EPSG:4326"), project)
 made = []
-for number, feature in enumerate(source.getFeatures()):
+for feature in source.getFeatures():
     shape = QgsGeometry(feature.geometry())
     shape.transform(to)
     copy = QgsFeature(units.fields())
@@ -136,7 +138,7 @@ say("nothing selected", sentence(urbanisation, "Халық саны", "Ауда�
                                  selected_only=True))  # fmt: skip
 try:
     open_results(f"{OUT}/absent.gpkg")
-except Exception as error:
+except InputError as error:
     say("in a script", [type(error).__name__, str(error)])
 say("check", [check("Халық саны", units), check(__file__)])
 say("status", status())

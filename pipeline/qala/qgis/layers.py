@@ -11,7 +11,6 @@ from typing import Any
 from qgis.core import (  # type: ignore[import-not-found]
     QgsCoordinateTransformContext,
     QgsFields,
-    QgsLayerTreeGroup,
     QgsMapLayer,
     QgsProject,
     QgsRasterLayer,
@@ -39,7 +38,7 @@ _JOINED = (
 )
 #: of columns joined to the user's own layer
 _PREFIX = "qala_"
-_GROUPS = {"map": "", "tables": "Tables"}
+_TABLES = {"en": "Tables", "ru": "Таблицы", "kk": "Кестелер"}
 _URL = re.compile(r"^[a-z][a-z0-9+]*://|^/vsi", re.IGNORECASE)
 
 
@@ -260,8 +259,7 @@ def add_results(path: Path, title: str, rasters: Sequence[Path] = ()) -> dict[st
         project.addMapLayer(layer, False)
         if kind == "tables":
             if tables is None:
-                tables = QgsLayerTreeGroup(_GROUPS["tables"])
-                tables = group.addChildNode(tables) or group.findGroup(_GROUPS["tables"])
+                tables = group.addGroup(_TABLES[language()])
             node = tables.addLayer(layer)
         else:
             node = group.addLayer(layer)

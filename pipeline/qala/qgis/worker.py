@@ -28,6 +28,8 @@ from .environment import clean_environment
 
 #: seconds a cancelled worker has to tidy up
 GRACE = 4.0
+#: seconds to read what an ended worker still had to say
+_LAST_WORDS = 2.0
 _EXIT_INTERRUPTED = 130
 #: names that qala uses in an output folder
 _LOCK, _JOURNAL = ".qala.lock", ".qala-publish.json"
@@ -182,6 +184,7 @@ class Run:
         self.said: list[Event] = []
         self._queue: queue.Queue[Event | None] = queue.Queue()
         self._open = 2
+        self._ended: float | None = None
         self._begin = time.perf_counter()
         code = _BOOTSTRAP.format(
             grace=GRACE, code=_EXIT_INTERRUPTED, scratch=[] if scratch is None else [str(scratch)]
@@ -218,7 +221,14 @@ class Run:
     @property
     def running(self) -> bool:
         """Whether the worker still runs or has more to say."""
-        return self._open > 0 or self.process.poll() is None
+        if self.process.poll() is None:
+            return True
+        if self._ended is None:
+            self._ended = time.monotonic()
+        if time.monotonic() - self._ended > _LAST_WORDS:
+            # a child of its own holds the pipes; it is killed with its group
+            self._open = 0
+        return self._open > 0
 
     def events(self, seconds: float = 0.0) -> list[Event]:
         """Return what was said since the last call, waiting at most so long for the first."""
@@ -271,9 +281,9 @@ class Run:
         code = int(self.process.returncode)
         if self.cancelled:
             raise Cancelled("cancelled; nothing was left behind")
+        # children must not outlive it, whatever ended it
+        _kill_group(self.process)
         if code < 0:
-            # killed by a signal from elsewhere: children must not outlive it
-            _kill_group(self.process)
             self._remove_unfinished()
         if code:
             raise self._explained(code)
