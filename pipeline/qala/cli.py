@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
 import sys
 import time
 from enum import StrEnum
@@ -15,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from qala import __version__
+from qala import __version__, cli_areas, cli_city, cli_operate, cli_qgis
 from qala.errors import EXIT_INPUT, QalaError
 
 app = typer.Typer(
@@ -450,8 +452,18 @@ def schema() -> None:
     typer.echo(json.dumps(workflow_schema(), ensure_ascii=False, indent=1))
 
 
+for part in (cli_areas, cli_city, cli_operate, cli_qgis):
+    part.register(app)
+
+
+def _stop(signum: int, frame: Any) -> None:
+    """Leave in order when a scheduler ends the job, so that work files are removed."""
+    raise SystemExit(128 + signum)
+
+
 def main() -> None:
     """Run the command; a failure is one sentence and an exit code."""
+    signal.signal(signal.SIGTERM, _stop)
     try:
         app(standalone_mode=True)
     except QalaError as error:
@@ -460,6 +472,10 @@ def main() -> None:
     except MemoryError:
         typer.echo("error: not enough memory; pass a smaller --chunk or --workers 1.", err=True)
         raise SystemExit(EXIT_INPUT) from None
+    except BrokenPipeError:
+        # the reader of the output has seen enough; Python would complain again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
     except OSError as error:
         typer.echo(
             f"error: {error}; expected files that can be read and room to write: "

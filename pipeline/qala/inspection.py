@@ -58,10 +58,12 @@ def inspect_file(path: Path) -> Finding:
         return Finding(path, "no such file", problems=["it does not exist: check the path"])
     try:
         if path.is_dir():
-            return _folder(path)
+            return _twin(path) if (path / "city.gpkg").exists() else _folder(path)
         if path.stat().st_size == 0:
             return Finding(path, "empty file", problems=["it has 0 bytes: fetch it again"])
         suffix = path.suffix.lower()
+        if _is_cityjson(path):
+            return _cityjson(path)
         if suffix in _RASTERS:
             return _raster(path)
         if suffix in {".yaml", ".yml"}:
@@ -77,6 +79,33 @@ def inspect_file(path: Path) -> Finding:
         "unknown kind",
         problems=["qala reads rasters, vector layers, tables (CSV) and workflows (YAML)"],
     )
+
+
+def _twin(path: Path) -> Finding:
+    """Check a twin of a city: all formats, ids, solids and tiles."""
+    from qala.city.check import check_twin
+
+    found = check_twin(path)
+    return Finding(path, "3D city of qala city", [(k, str(v)) for k, v in found.items()])
+
+
+def _is_cityjson(path: Path) -> bool:
+    """Tell a CityJSON file by its name, or a JSON file by how it begins."""
+    if path.suffix.lower() == ".jsonl":
+        return True
+    if path.suffix.lower() != ".json":
+        return False
+    with path.open("rb") as handle:
+        head = handle.read(4096)
+    return path.name.lower().endswith(".city.json") or b"CityObjects" in head or b"CityJSON" in head
+
+
+def _cityjson(path: Path) -> Finding:
+    """Check a CityJSON file or sequence."""
+    from qala.city.check import check_cityjson
+
+    found = check_cityjson(path)
+    return Finding(path, "CityJSON", [(k, str(v)) for k, v in found.items()])
 
 
 def _folder(path: Path) -> Finding:

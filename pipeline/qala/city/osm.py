@@ -1,0 +1,372 @@
+"""One pass over an OpenStreetMap extract: the raw objects of each city layer.
+
+Nothing is judged here but what cannot become a geometry; heights, parts and
+repairs belong to :mod:`qala.city.buildings`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qala.errors import InputError
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+    import pyproj
+    import shapely
+
+log = logging.getLogger("qala")
+
+NOTICE = "© OpenStreetMap contributors, ODbL 1.0"
+
+#: tags of buildings that are kept as columns
+BUILDING_TAGS = (
+    "building", "building:part", "height", "building:height", "est_height", "min_height",
+    "building:levels", "building:min_level", "roof:shape", "roof:height", "roof:levels",
+    "roof:angle", "roof:direction", "roof:orientation", "name", "addr:street",
+    "addr:housenumber", "start_date", "amenity",
+)  # fmt: skip
+
+_GREEN = {
+    ("leisure", v) for v in ("park", "garden", "golf_course", "common", "dog_park",
+                             "nature_reserve", "playground")
+} | {
+    ("landuse", v) for v in ("forest", "grass", "meadow", "recreation_ground", "village_green",
+                             "cemetery", "orchard", "vineyard", "allotments", "flowerbed")
+} | {
+    ("natural", v) for v in ("wood", "grassland", "scrub", "heath", "wetland", "tree_row")
+}  # fmt: skip
+_WATER = {("natural", "water"), ("waterway", "riverbank"), ("landuse", "reservoir"),
+          ("landuse", "basin"), ("waterway", "dock"), ("leisure", "swimming_pool")}  # fmt: skip
+_POI_KEYS = ("amenity", "shop", "office", "tourism", "healthcare", "craft", "leisure", "emergency")
+_NO_POI = {"parking", "parking_space", "bench", "waste_basket", "bicycle_parking", "recycling",
+           "vending_machine", "swimming_pool", "garden", "park", "pitch", "playground",
+           "fire_hydrant", "parking_entrance", "waste_disposal", "common",
+           "golf_course"}  # fmt: skip
+_PIPES = {"gas": "gas", "natural_gas": "gas", "hot_water": "heat", "heat": "heat",
+          "steam": "heat", "water": "water", "drinking_water": "water", "rainwater": "sewage",
+          "sewage": "sewage", "wastewater": "sewage", "oil": "oil", "fuel": "oil"}  # fmt: skip
+_KEYS = (
+    "building", "building:part", "highway", "landuse", "natural", "leisure", "waterway", "power",
+    "man_made", "telecom", "public_transport", "railway", "amenity", "shop", "office", "tourism",
+    "healthcare", "craft", "emergency", "addr:housenumber", "boundary", "type",
+)  # fmt: skip
+
+
+@dataclass
+class _Rows:
+    """Rows of one layer while the file is read."""
+
+    ids: list[str] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)
+    wkb: list[str] = field(default_factory=list)
+    tags: list[dict[str, str]] = field(default_factory=list)
+
+    def add(self, osm_id: str, kind: str, wkb: str, tags: dict[str, str]) -> None:
+        self.ids.append(osm_id)
+        self.kinds.append(kind)
+        self.wkb.append(wkb)
+        self.tags.append(tags)
+
+
+@dataclass(frozen=True)
+class OsmCity:
+    """What one extract holds, in degrees (EPSG:4326).
+
+    Attributes
+    ----------
+    layers
+        Layer name → table with ``id, kind``, tag columns and geometry. Outlines of
+        buildings are polygons as drawn, valid or not.
+    members
+        Part id → building id, from relations of type ``building``.
+    issues
+        (layer, id, action, reason) of objects that could not become a geometry.
+    """
+
+    layers: dict[str, gpd.GeoDataFrame]
+    members: dict[str, str]
+    issues: list[tuple[str, str, str, str]]
+
+
+def read_osm(path: str | Path) -> OsmCity:
+    """Read every city layer of an extract in one pass.
+
+    Parameters
+    ----------
+    path
+        OpenStreetMap extract (``.osm.pbf``, ``.osm``, ``.osm.gz``).
+
+    Raises
+    ------
+    InputError
+        When the file is absent, empty, or broken.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f"{file} does not exist", "an OpenStreetMap extract (.osm.pbf)")
+    if file.stat().st_size == 0:
+        raise InputError(f"{file} is empty (0 bytes)", "an OpenStreetMap extract", "fetch it again")
+    try:
+        return _read(file)
+    except RuntimeError as error:  # libosmium's only kind of error
+        raise InputError(
+            f"{file} cannot be read to its end ({error})",
+            "a whole OpenStreetMap extract (.osm.pbf)",
+            "fetch it again; it may be truncated or of another kind",
+        ) from error
+
+
+def _read(file: Path) -> OsmCity:
+    import osmium
+
+    factory = osmium.geom.WKBFactory()
+    rows = {name: _Rows() for name in _COLUMNS}
+    issues: list[tuple[str, str, str, str]] = []
+    members: dict[str, str] = {}
+    wanted: set[str] = set()
+    keys = osmium.filter.KeyFilter(*_KEYS)
+    for thing in osmium.FileProcessor(str(file)).with_areas(keys).with_filter(keys):
+        tags = dict(thing.tags)
+        if thing.is_node():
+            _node(thing, tags, factory, rows, issues)
+        elif thing.is_way():
+            _way(thing, tags, factory, rows, issues)
+        elif thing.is_relation():
+            _relation(thing, tags, members, wanted, issues)
+        else:
+            _area(thing, tags, factory, rows, issues)
+    built = set(rows["buildings"].ids)
+    issues.extend(
+        ("buildings", osm_id, "refused", "the relation's members do not close to an outline")
+        for osm_id in sorted(wanted - built)
+    )
+    layers = {name: _frame(table, _COLUMNS[name]) for name, table in rows.items()}
+    return OsmCity(layers, members, issues)
+
+
+#: tag columns of each layer
+_COLUMNS: dict[str, tuple[str, ...]] = {
+    "buildings": BUILDING_TAGS,
+    "streets": ("name", "surface", "lanes", "width", "oneway", "maxspeed", "bridge", "tunnel",
+                "sidewalk", "cycleway", "wheelchair"),
+    "railways": ("name", "electrified", "gauge", "bridge", "tunnel"),
+    "landuse": ("name",),
+    "green": ("name", "access"),
+    "water": ("name",),
+    "waterways": ("name", "tunnel"),
+    "networks": ("name", "operator", "voltage", "substance", "location", "network_kind"),
+    "stops": ("name", "ref", "operator", "wheelchair"),
+    "pois": ("name", "operator", "opening_hours", "wheelchair", "poi_key"),
+    "addresses": ("addr:street", "addr:housenumber", "addr:postcode", "addr:city"),
+    "protected_areas": ("name", "protect_class", "protection_title", "operator"),
+}  # fmt: skip
+
+
+def _node(thing: Any, tags: dict[str, str], factory: Any, rows: Any, issues: Any) -> None:
+    osm_id = f"node/{thing.id}"
+    if "building" in tags and tags["building"] != "no":
+        issues.append(
+            ("buildings", osm_id, "refused", "a building drawn as a point has no outline")
+        )
+    found: list[tuple[str, str]] = []
+    transport, railway = tags.get("public_transport"), tags.get("railway")
+    if tags.get("highway") == "bus_stop" or transport in ("platform", "station"):
+        found.append(("stops", transport or "bus_stop"))
+    elif railway in ("station", "halt", "tram_stop"):
+        found.append(("stops", railway))
+    elif tags.get("amenity") in ("bus_station", "ferry_terminal"):
+        found.append(("stops", tags["amenity"]))
+    found.extend(_poi(tags))
+    if "addr:housenumber" in tags:
+        found.append(("addresses", "address"))
+    if not found:
+        return
+    wkb = factory.create_point(thing)
+    for layer, kind in found:
+        rows[layer].add(osm_id, kind, wkb, tags)
+
+
+def _poi(tags: dict[str, str]) -> list[tuple[str, str]]:
+    for key in _POI_KEYS:
+        value = tags.get(key)
+        if value and value not in _NO_POI:
+            tags["poi_key"] = key
+            return [("pois", value)]
+    return []
+
+
+def _way(thing: Any, tags: dict[str, str], factory: Any, rows: Any, issues: Any) -> None:
+    osm_id = f"way/{thing.id}"
+    is_building = tags.get("building", "no") != "no" or tags.get("building:part", "no") != "no"
+    found: list[tuple[str, str]] = []
+    if is_building:
+        if not thing.is_closed():
+            issues.append(("buildings", osm_id, "refused", "the outline is not closed"))
+            is_building = False
+        elif len(thing.nodes) < 4:
+            issues.append(("buildings", osm_id, "refused", "the outline has fewer than 3 corners"))
+            is_building = False
+    highway = tags.get("highway")
+    if highway and tags.get("area") != "yes" and highway not in (
+        "proposed", "construction", "platform", "elevator", "rest_area", "services", "bus_stop",
+    ):  # fmt: skip
+        found.append(("streets", highway))
+    if tags.get("railway") in ("rail", "light_rail", "tram", "subway", "narrow_gauge", "funicular"):
+        found.append(("railways", tags["railway"]))
+    if tags.get("waterway") in ("river", "stream", "canal", "drain", "ditch"):
+        found.append(("waterways", tags["waterway"]))
+    network = _network(tags)
+    if network:
+        tags["network_kind"] = network[0]
+        found.append(("networks", network[1]))
+    if not found and not is_building:
+        return
+    import osmium
+
+    try:
+        wkb = factory.create_linestring(thing)
+    except (osmium.InvalidLocationError, RuntimeError):
+        layer = "buildings" if is_building else found[0][0]
+        issues.append((layer, osm_id, "refused", "nodes of it lie outside the extract"))
+        return
+    if is_building:
+        rows["buildings"].add(osm_id, tags.get("building", "yes"), wkb, tags)
+    for layer, kind in found:
+        rows[layer].add(osm_id, kind, wkb, tags)
+
+
+def _network(tags: dict[str, str]) -> tuple[str, str] | None:
+    power = tags.get("power")
+    if power in ("line", "minor_line", "cable"):
+        return "power", power
+    if tags.get("man_made") == "pipeline":
+        return _PIPES.get(tags.get("substance", ""), "other"), "pipeline"
+    if tags.get("telecom") == "line" or tags.get("communication") == "line":
+        return "telecom", "line"
+    return None
+
+
+def _relation(thing: Any, tags: dict[str, str], members: Any, wanted: Any, issues: Any) -> None:
+    kind = tags.get("type")
+    if kind == "multipolygon":
+        if tags.get("building", "no") != "no" or tags.get("building:part", "no") != "no":
+            wanted.add(f"relation/{thing.id}")
+    elif kind == "building":
+        name = {"w": "way", "r": "relation"}
+        named = [(m.role, f"{name.get(m.type, 'node')}/{m.ref}") for m in thing.members]
+        outline = [ref for role, ref in named if role == "outline"]
+        for role, ref in named:
+            if role == "part" and outline:
+                members[ref] = outline[0]
+
+
+def _area(thing: Any, tags: dict[str, str], factory: Any, rows: Any, issues: Any) -> None:
+    from_way = thing.from_way()
+    osm_id = f"{'way' if from_way else 'relation'}/{thing.orig_id()}"
+    found: list[tuple[str, str]] = []
+    building = tags.get("building", "no") != "no" or tags.get("building:part", "no") != "no"
+    if building and not from_way:
+        found.append(("buildings", tags.get("building", "yes")))
+    pairs = [(k, tags[k]) for k in ("leisure", "landuse", "natural", "waterway") if k in tags]
+    water = [v for k, v in pairs if (k, v) in _WATER]
+    green = [v for k, v in pairs if (k, v) in _GREEN]
+    if water:
+        found.append(("water", water[0]))
+    elif green:
+        found.append(("green", green[0]))
+    if "landuse" in tags:
+        found.append(("landuse", tags["landuse"]))
+    if tags.get("boundary") in ("protected_area", "national_park") or (
+        tags.get("leisure") == "nature_reserve"
+    ):
+        found.append(("protected_areas", tags.get("boundary", "nature_reserve")))
+    if not building or from_way:
+        found.extend(_poi(tags))
+    if "addr:housenumber" in tags:
+        found.append(("addresses", "address"))
+    if not found:
+        return
+    try:
+        wkb = factory.create_multipolygon(thing)
+    except RuntimeError:
+        if not (building and not from_way):  # outlines that fail are listed once, by relation
+            issues.append((found[0][0], osm_id, "refused", "the area's rings do not close"))
+        return
+    for layer, kind in found:
+        rows[layer].add(osm_id, kind, wkb, tags)
+
+
+def _frame(rows: _Rows, columns: tuple[str, ...]) -> gpd.GeoDataFrame:
+    import geopandas as gpd
+    import pandas as pd
+    import shapely
+
+    table = pd.DataFrame({"id": rows.ids, "kind": rows.kinds}, dtype="object")
+    for column in columns:
+        table[column] = pd.Series([t.get(column) for t in rows.tags], dtype="object")
+    geometry = shapely.from_wkb(np.array(rows.wkb, dtype=object))
+    return gpd.GeoDataFrame(table, geometry=geometry, crs="EPSG:4326")
+
+
+def in_area(layer: gpd.GeoDataFrame, area: shapely.Geometry, *, clip: bool) -> gpd.GeoDataFrame:
+    """Keep what lies in an area given in degrees.
+
+    Parameters
+    ----------
+    layer
+        EPSG:4326.
+    area
+        Polygon in EPSG:4326.
+    clip
+        Cut at the border (streets, land); otherwise an object belongs to the
+        area that holds its centre, so that neighbouring areas share none.
+    """
+    import shapely
+
+    shapely.prepare(area)
+    geometry = layer.geometry.to_numpy()
+    if not clip:
+        box = shapely.bounds(geometry)
+        x, y = (box[:, 0] + box[:, 2]) / 2, (box[:, 1] + box[:, 3]) / 2
+        return layer[shapely.intersects_xy(area, x, y)].reset_index(drop=True)
+    hit = shapely.intersects(area, geometry)
+    kept = layer[hit].copy()
+    inside = shapely.contains_properly(area, kept.geometry.to_numpy())
+    dimension = shapely.get_dimensions(kept.geometry.to_numpy())
+    cut = kept.geometry.to_numpy().copy()
+    cut[~inside] = shapely.intersection(shapely.make_valid(cut[~inside]), area)
+    kept = kept.set_geometry(cut, crs=layer.crs)
+    same = (shapely.get_dimensions(cut) == dimension) & ~shapely.is_empty(cut)
+    return kept[same].reset_index(drop=True)
+
+
+def local_utm(area: tuple[float, float, float, float]) -> pyproj.CRS:
+    """Return the WGS 84 / UTM zone of the middle of a box in degrees."""
+    import pyproj
+    from pyproj.aoi import AreaOfInterest
+    from pyproj.database import query_utm_crs_info
+
+    lon, lat = (area[0] + area[2]) / 2, (area[1] + area[3]) / 2
+    if not (-180 <= lon <= 180 and -80 <= lat <= 84):
+        raise InputError(f"the area's middle is {lon:g}, {lat:g}", "degrees between 80 S and 84 N")
+    found = query_utm_crs_info("WGS 84", AreaOfInterest(lon, lat, lon, lat), contains=True)
+    return pyproj.CRS.from_epsg(int(found[0].code))
+
+
+def to_crs(
+    layer: gpd.GeoDataFrame, move: Callable[[Any, Any], tuple[Any, Any]], crs: Any
+) -> gpd.GeoDataFrame:
+    """Reproject a layer by one call on all its coordinates."""
+    import shapely
+
+    def both(xy: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return np.column_stack(move(xy[:, 0], xy[:, 1]))
+
+    return layer.set_geometry(shapely.transform(layer.geometry.to_numpy(), both), crs=crs)

@@ -1,0 +1,494 @@
+"""Closed solids from outlines and heights, checked one by one.
+
+LoD1.2 is the prism of the outline; LoD2 adds gabled, hipped, pyramidal,
+skillion and dome roofs where the outline allows (levels of detail after Biljecki
+et al. 2016, doi:10.1016/j.compenvurbsys.2016.04.005). Coordinates are whole
+millimetres, so that equal points are equal.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qala.city import _kernels
+from qala.city._kernels import (
+    DOME,
+    DOME_RINGS,
+    GABLED,
+    HIPPED,
+    PLATE,
+    PRISM,
+    PYRAMIDAL,
+    ROOF,
+    SKILLION,
+)
+from qala.errors import InputError
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+
+__all__ = [
+    "DOME", "GABLED", "HIPPED", "PLATE", "PRISM", "PYRAMIDAL", "ROOF", "SCALE", "SKILLION",
+    "SURFACES", "VALID_CODES", "Solids", "Triangles", "check_solids", "check_triangles",
+    "make_solids", "to_multipolygons", "triangulate", "volumes",
+]  # fmt: skip
+
+log = logging.getLogger("qala")
+
+Array = np.ndarray[Any, Any]
+
+#: millimetres per metre: coordinates are whole numbers of them
+SCALE = 1000
+#: a surface may leave its plane by this much, mm (val3dity's default, 0.01 m)
+PLANAR_MM = 10.0
+#: corners of a rectangular outline may leave 90° by this much, degrees
+RECTANGULAR_DEG = 15.0
+#: corners that leave a straight line by less than this are dropped under sloped roofs, metres
+STRAIGHT_M = 0.05
+
+SURFACES = ("GroundSurface", "WallSurface", "RoofSurface")
+_KINDS = {"gabled": GABLED, "hipped": HIPPED, "pyramidal": PYRAMIDAL, "skillion": SKILLION,
+          "dome": DOME}  # fmt: skip
+
+#: what each ``valid_code`` means (numbers of val3dity, Ledoux 2018, doi:10.1186/s40965-018-0043-x)
+VALID_CODES: dict[int, str] = {
+    0: "valid",
+    101: "a ring has fewer than 3 points",
+    102: "a ring repeats a point",
+    104: "the outline crosses or touches itself",
+    203: "a surface is not planar",
+    302: "the shell is not closed",
+    303: "an edge belongs to more than two surfaces",
+    405: "the shell is inside out or has no volume",
+}
+
+
+@dataclass(frozen=True)
+class Solids:
+    """Many solids in flat arrays.
+
+    Attributes
+    ----------
+    vertices
+        (V, 3) whole millimetres in the CRS of the outlines.
+    vertex_offsets
+        (S + 1) first vertex of each solid.
+    surface_offsets
+        (S + 1) first surface of each solid.
+    ring_offsets
+        (F + 1) first ring of each surface.
+    index_offsets
+        (R + 1) first index of each ring.
+    indices
+        Vertices of the rings, counted from the solid's first.
+    surface_types
+        (F) 0 ground, 1 wall, 2 roof.
+    kinds
+        (S) −1 plate (an outline without a solid), 0 prism, 1 gabled, 2 hipped,
+        3 pyramidal, 4 skillion, 5 dome.
+    valid_codes
+        (S) why a better level of detail was left, or 0.
+    rows
+        (S) row of the table each belongs to.
+    """
+
+    vertices: Array
+    vertex_offsets: Array
+    surface_offsets: Array
+    ring_offsets: Array
+    index_offsets: Array
+    indices: Array
+    surface_types: Array
+    kinds: Array
+    valid_codes: Array
+    rows: Array
+
+    def __len__(self) -> int:
+        """Return the number of solids."""
+        return len(self.kinds)
+
+    @property
+    def lods(self) -> Array:
+        """Level of detail of each solid: 0.2, 1.2 or 2.0."""
+        return np.asarray(np.select([self.kinds < 0, self.kinds == 0], ["0.2", "1.2"], "2.0"))
+
+
+def check_solids(solids: Solids, *, planar_mm: float = PLANAR_MM) -> Array:
+    """Check every solid: rings, planarity, each half-edge once with its reverse, volume.
+
+    Parameters
+    ----------
+    solids
+        Solids in whole millimetres; plates are not checked.
+    planar_mm
+        Greatest distance from a surface's plane, mm.
+
+    Returns
+    -------
+    numpy.ndarray
+        (S) code of :data:`VALID_CODES`.
+    """
+    codes = np.zeros(len(solids), np.int32)
+    spread = np.ptp(solids.vertices, axis=0).max(initial=0) if len(solids) == 1 else 0
+    if spread >= 1 << 21:
+        log.warning("a solid is wider than 2 km")
+    _kernels.check(
+        solids.vertices, solids.vertex_offsets, solids.surface_offsets, solids.ring_offsets,
+        solids.index_offsets, solids.indices, solids.kinds, planar_mm, codes,
+    )  # fmt: skip
+    return codes
+
+
+def volumes(solids: Solids) -> tuple[Array, Array]:
+    """Return the volume (m³) and the roof area (m²) of each solid."""
+    out, roofs = np.zeros(len(solids)), np.zeros(len(solids))
+    _kernels.volumes(
+        solids.vertices, solids.vertex_offsets, solids.surface_offsets, solids.ring_offsets,
+        solids.index_offsets, solids.indices, solids.kinds, out, roofs, solids.surface_types,
+    )  # fmt: skip
+    return out, roofs
+
+
+def make_solids(table: gpd.GeoDataFrame) -> Solids:
+    """Make a solid of every building and part, at the best level of detail that is valid.
+
+    Parameters
+    ----------
+    table
+        Projected CRS in metres; ``geometry`` polygons, ``height, min_height, base_z,
+        roof_shape, roof_height, roof_direction, whole`` and, if there,
+        ``roof:orientation``. Rows with ``whole`` become plates: their parts carry
+        the solids.
+
+    Returns
+    -------
+    Solids
+        In the order of the table. Where a roof fails the check, ``valid_codes``
+        tells why and the solid is the prism; where the prism fails too, a plate.
+
+    Raises
+    ------
+    InputError
+        When the CRS is not projected in metres.
+    """
+    import shapely
+
+    if table.crs is None or not table.crs.is_projected:
+        raise InputError(
+            "the outlines are not in a projected CRS", "metres, such as the local UTM zone"
+        )
+    from qala.city.buildings import single_polygons
+
+    shapes, rows = single_polygons(table.geometry.to_numpy())
+
+    def of(name: str, default: float = np.nan) -> Array:
+        if name not in table:
+            return np.full(len(rows), default)
+        return np.asarray(table[name].to_numpy()[rows])
+
+    kinds = np.array([_KINDS.get(str(s), PRISM) for s in of("roof_shape")], np.int64)
+    rise = of("roof_height", 0.0).astype(float)
+    kinds[~(rise >= 0.1)] = PRISM
+    if "whole" in table:
+        kinds[table["whole"].to_numpy(bool)[rows]] = PLATE
+    sloped = np.flatnonzero(kinds > PRISM)
+    limit = np.sin(np.radians(RECTANGULAR_DEG))
+    if len(sloped):
+        straight = shapely.simplify(shapes[sloped], STRAIGHT_M)
+        wanted = kinds[sloped]
+        _kernels.suits(*_rings(straight), wanted, limit)
+        kinds[sloped] = wanted
+        shapes = shapes.copy()
+        fits = wanted > PRISM  # others keep the outline as it is
+        shapes[sloped[fits]] = straight[fits]
+    base = of("base_z", 0.0).astype(float)
+    z0 = _mm(base + of("min_height", 0.0).astype(float))
+    z1 = _mm(base + of("height").astype(float))
+    z0[kinds == PLATE] = _mm(base)[kinds == PLATE]
+    ze = z1 - _mm(rise)
+    across = of("roof:orientation").astype(str) == "across"
+    direction = of("roof_direction").astype(float)
+
+    xy, ro, po = _rings(shapes)
+    codes = np.zeros(len(shapes), np.int32)
+    codes[~_sound(xy, ro, po)] = 104
+    kinds[codes != 0] = PLATE
+    for _ in range(3):  # roof, then prism, then plate
+        solids = _assemble(xy, ro, po, kinds, z0, ze, z1, direction, across, codes, rows)
+        found = check_solids(solids)
+        wrong = found != 0
+        if not wrong.any():
+            return solids
+        codes[wrong] = found[wrong]
+        kinds[wrong] = np.where(kinds[wrong] > PRISM, PRISM, PLATE)
+    return solids
+
+
+def _mm(metres: Array) -> Array:
+    return np.asarray(np.rint(metres * SCALE).astype(np.int64))
+
+
+def _rings(shapes: Array) -> tuple[Array, Array, Array]:
+    """Open rings in millimetres, outer left-turning, holes right-turning, no straight corners."""
+    import shapely
+
+    if not len(shapes):
+        return np.zeros((0, 2), np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64)
+    turned = shapely.orient_polygons(shapes, exterior_cw=False)
+    _, coords, (ring_offsets, poly_offsets) = shapely.to_ragged_array(turned, include_z=False)
+    grid = _mm(coords)
+    out = np.empty_like(grid)
+    offsets = np.empty(len(ring_offsets), np.int64)
+    used = _kernels.drop_straight(grid, ring_offsets.astype(np.int64), out, offsets)
+    return out[:used], offsets, poly_offsets.astype(np.int64)
+
+
+def _sound(xy: Array, ro: Array, po: Array) -> Array:
+    """Tell which outlines on the millimetre grid are valid and touch themselves nowhere."""
+    import shapely
+
+    from qala.city.buildings import touching
+
+    count = len(po) - 1
+    if not count:
+        return np.zeros(0, bool)
+    size = np.diff(ro)
+    poly_of_ring = np.repeat(np.arange(count), np.diff(po))
+    good = np.ones(count, bool)
+    good[poly_of_ring[size < 3]] = False
+    ring_of_point = np.repeat(np.arange(len(size)), size)
+    keep = (size >= 3)[ring_of_point]
+    rings: Any = shapely.linearrings(xy[keep] / SCALE, indices=_dense(ring_of_point[keep]))
+    ring_poly = poly_of_ring[size >= 3]
+    shapes: Any = shapely.polygons(rings, indices=_dense(ring_poly))
+    which = np.unique(ring_poly)
+    good[which[~shapely.is_valid(shapes) | touching(shapes)]] = False
+    return good
+
+
+def _dense(sorted_ids: Array) -> Array:
+    return np.asarray(np.unique(sorted_ids, return_inverse=True)[1])
+
+
+def _assemble(
+    xy: Array, ro: Array, po: Array, kinds: Array, z0: Array, ze: Array, z1: Array,
+    direction: Array, across: Array, codes: Array, rows: Array,
+) -> Solids:  # fmt: skip
+    count = len(kinds)
+    n = ro[po[1:]] - ro[po[:-1]] if count else np.zeros(0, np.int64)
+    rings = np.diff(po)
+    dome = np.where(kinds == DOME, DOME_RINGS - 1, 0)
+    most_v = int((n * (2 + dome) + 2).sum())
+    most_f = int((n * (2 + 2 * dome) + 6).sum())
+    most_r = most_f + int(2 * rings.sum())
+    most_i = int((n * (9 + 6 * dome) + 24).sum())
+    v = np.empty((most_v, 3), np.int64)
+    vo, so = np.zeros(count + 1, np.int64), np.zeros(count + 1, np.int64)
+    ring_offsets, index_offsets = np.zeros(most_f + 1, np.int64), np.zeros(most_r + 1, np.int64)
+    indices, types = np.empty(most_i, np.int32), np.empty(most_f, np.uint8)
+    nv, nf, nr, ni = _kernels.build(
+        xy, ro, po, kinds, z0, ze, z1, direction, across,
+        v, vo, so, ring_offsets, index_offsets, indices, types,
+    )  # fmt: skip
+    return Solids(
+        v[:nv], vo, so, ring_offsets[: nf + 1], index_offsets[: nr + 1], indices[:ni],
+        types[:nf], kinds.copy(), codes.copy(), rows,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Triangles:
+    """Triangles of solids.
+
+    Attributes
+    ----------
+    corners
+        (T, 3) places in ``Solids.indices``: a corner belongs to one surface, so
+        that each surface can have its own normal.
+    surface
+        (T) surface of each triangle.
+    offsets
+        (S + 1) first triangle of each solid.
+    """
+
+    corners: Array
+    surface: Array
+    offsets: Array
+
+
+def triangulate(solids: Solids) -> Triangles:
+    """Cut every surface into triangles that use all its corners and no other.
+
+    Convex surfaces become fans; others go through mapbox_earcut, or the
+    constrained Delaunay triangulation of GEOS where that drops a corner.
+
+    Returns
+    -------
+    Triangles
+        Sorted by solid and surface, oriented like their surface.
+    """
+    v, vo, so = solids.vertices, solids.vertex_offsets, solids.surface_offsets
+    ring_offsets, index_offsets, indices = (
+        solids.ring_offsets, solids.index_offsets, solids.indices
+    )  # fmt: skip
+    surfaces = len(solids.surface_types)
+    rings = np.diff(ring_offsets)
+    sizes = index_offsets[ring_offsets[1:]] - index_offsets[ring_offsets[:-1]]
+    count = int((sizes + 2 * (rings - 1) - 2).sum()) if surfaces else 0
+    tri = np.zeros((count, 3), np.int64)
+    surface = np.zeros(count, np.int64)
+    needs = np.full(surfaces, -1, np.int64)
+    _kernels.fans(v, vo, so, ring_offsets, index_offsets, indices, tri, surface, needs)
+    todo = np.flatnonzero(needs >= 0)
+    if len(todo):
+        _cut_hollow(solids, todo, needs, tri)
+    starts = np.searchsorted(surface, so[:-1]) if surfaces else np.zeros(0, np.int64)
+    return Triangles(tri, surface, np.append(starts, count).astype(np.int64))
+
+
+def _cut_hollow(solids: Solids, todo: Array, needs: Array, tri: Array) -> None:
+    """Cut surfaces that are not convex or have holes; write them into ``tri``.
+
+    All of them are horizontal or the roof of a skillion, so they are cut in the plane. A
+    prism's roof lies over its ground: it gets the same cut, the other side up.
+    """
+    import mapbox_earcut
+
+    ring_offsets, index_offsets = solids.ring_offsets, solids.index_offsets
+    solid_of = np.repeat(np.arange(len(solids)), np.diff(solids.surface_offsets))[todo]
+    roof = (solids.surface_types[todo] == ROOF) & (solids.kinds[solid_of] >= PRISM)
+    own = todo[~roof]
+    first = index_offsets[ring_offsets[own]]
+    last = index_offsets[ring_offsets[own + 1]]
+    totals = last - first + 2 * (ring_offsets[own + 1] - ring_offsets[own] - 1) - 2
+    solid = solid_of[~roof]
+    sizes = last - first
+    places = _kernels.ranges(first, last)
+    base = solids.vertex_offsets[solid]
+    corners = solids.vertices[solids.indices[places] + np.repeat(base, sizes), :2]
+    points = (corners - np.repeat(solids.vertices[base, :2], sizes, axis=0)) / SCALE
+    ends = index_offsets[1:]
+    cut: list[Array] = []
+    at = np.concatenate([[0], np.cumsum(sizes)]).tolist()
+    ring_first, ring_last = ring_offsets[own].tolist(), ring_offsets[own + 1].tolist()
+    begin = first.tolist()
+    wanted = totals.tolist()
+    for i in range(len(own)):
+        local = points[at[i] : at[i + 1]]
+        stops = (ends[ring_first[i] : ring_last[i]] - begin[i]).astype(np.uint32)
+        found = mapbox_earcut.triangulate_float64(local, stops)
+        if len(found) != 3 * wanted[i]:
+            found = _delaunay(local, stops).ravel()
+        if len(found) != 3 * wanted[i]:
+            raise InputError(
+                f"the outline of row {solids.rows[solid[i]]} cannot be cut into triangles",
+                "an outline that does not touch itself",
+            )
+        cut.append(found)
+    local = np.concatenate(cut).astype(np.int64).reshape(-1, 3)
+    owner = np.repeat(np.arange(len(own)), totals)
+    a, b, c = (points[local[:, k] + np.asarray(at)[owner]] for k in range(3))
+    cross = (b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (b[:, 1] - a[:, 1]) * (c[:, 0] - a[:, 0])
+    # plates look up, grounds look down
+    wrong = np.where(solids.kinds[solid][owner] == PLATE, cross < 0, cross > 0)
+    local[wrong] = local[wrong][:, ::-1]
+    target = _kernels.ranges(needs[own], needs[own] + totals)
+    tri[target] = local + first[owner][:, None]
+    covered = np.bincount(owner, weights=np.abs(cross), minlength=len(own))
+    area = np.abs(_kernels.ring_areas(points, index_offsets, ring_offsets, own, np.asarray(at)))
+    for i in np.flatnonzero(np.abs(covered - area) > 1e-6 * area + 1e-6).tolist():
+        mine = points[at[i] : at[i + 1]]
+        stops = (ends[ring_first[i] : ring_last[i]] - begin[i]).astype(np.uint32)
+        fixed = _delaunay(mine, stops)
+        if len(fixed) != totals[i]:
+            raise InputError(
+                f"the outline of row {solids.rows[solid[i]]} cannot be cut into triangles",
+                "an outline that does not touch itself",
+            )
+        up = bool(solids.kinds[solid[i]] == PLATE)
+        tri[needs[own[i]] : needs[own[i]] + totals[i]] = _turned(fixed, mine, up) + first[i]
+    _kernels.mirror(
+        todo[roof], needs, ring_offsets, index_offsets, solids.indices, solids.vertex_offsets,
+        solid_of[roof], solids.surface_offsets, tri,
+    )  # fmt: skip
+
+
+def _turned(local: Array, points: Array, up: bool) -> Array:
+    """Turn triangles so that all look up, or all down."""
+    a, b, c = points[local[:, 0]], points[local[:, 1]], points[local[:, 2]]
+    cross = (b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (b[:, 1] - a[:, 1]) * (c[:, 0] - a[:, 0])
+    wrong = (cross < 0) if up else (cross > 0)
+    out = local.copy()
+    out[wrong] = out[wrong][:, ::-1]
+    return out
+
+
+def _delaunay(points: Array, ends: Array) -> Array:
+    """Cut by GEOS where earcut drops a corner."""
+    import shapely
+
+    rings: list[Any] = [shapely.linearrings(r) for r in np.split(points, ends[:-1].astype(int))]
+    shape = shapely.polygons(rings[0], holes=rings[1:] or None)
+    cut = shapely.get_parts(shapely.constrained_delaunay_triangles(shape))
+    corners = shapely.get_coordinates(cut).reshape(-1, 4, 2)[:, :3]
+    place = {tuple(np.rint(p * SCALE).astype(int)): i for i, p in enumerate(points)}
+    keys = np.rint(corners * SCALE).astype(int)
+    return np.array([[place[tuple(k)] for k in t] for t in keys], np.int64).reshape(-1, 3)
+
+
+def check_triangles(solids: Solids, triangles: Triangles) -> Array:
+    """Check the triangulated solids as :func:`check_solids` does their surfaces."""
+    count = len(triangles.corners)
+    steps = np.arange(count + 1, dtype=np.int64)
+    mesh = Solids(
+        solids.vertices, solids.vertex_offsets, triangles.offsets, steps, steps * 3,
+        solids.indices[triangles.corners.ravel()], np.zeros(count, np.uint8), solids.kinds,
+        solids.valid_codes,
+        solids.rows,
+    )  # fmt: skip
+    return check_solids(mesh)
+
+
+def to_multipolygons(solids: Solids, count: int) -> Array:
+    """Return the surfaces of each table row as one MultiPolygon with z, metres.
+
+    Parameters
+    ----------
+    solids
+        Solids of a table.
+    count
+        Rows of the table.
+
+    Notes
+    -----
+    Walls stand upright, so the geometry is a solid's boundary and not a valid
+    area on the map: measure footprints on the layer ``footprints``.
+    """
+    import shapely
+
+    v = solids.vertices / SCALE
+    solid_of_surface = np.repeat(np.arange(len(solids)), np.diff(solids.surface_offsets))
+    rings = len(solids.index_offsets) - 1
+    ring_solid = np.repeat(solid_of_surface, np.diff(solids.ring_offsets))
+    size = np.diff(solids.index_offsets)
+    # each ring is closed by its first corner
+    closed_offsets = solids.index_offsets + np.arange(rings + 1)
+    places = np.empty(int(closed_offsets[-1]), np.int64)
+    ring_of = np.repeat(np.arange(rings), size)
+    here = np.arange(len(solids.indices)) + ring_of
+    places[here] = solids.indices + solids.vertex_offsets[ring_solid[ring_of]]
+    places[closed_offsets[1:] - 1] = places[closed_offsets[:-1]]
+    row_of_surface = solids.rows[solid_of_surface]
+    per_row = np.bincount(row_of_surface, minlength=count)
+    offsets = np.concatenate([[0], np.cumsum(per_row)])
+    if (np.diff(solids.rows) < 0).any():
+        raise InputError("solids are not in the order of their rows", "rows that do not fall")
+    made = shapely.from_ragged_array(
+        shapely.GeometryType.MULTIPOLYGON, v[places],
+        (closed_offsets, solids.ring_offsets, offsets),
+    )  # fmt: skip
+    return np.asarray(made, dtype=object)

@@ -1,0 +1,640 @@
+"""The whole way from an OpenStreetMap extract to a twin folder, and back to its objects."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qala.city.buildings import building_table
+from qala.city.classes import building_class
+from qala.city.heights import ASSUMPTIONS, TYPE_LEVELS
+from qala.city.osm import NOTICE, OsmCity, in_area, local_utm, read_osm, to_crs
+from qala.city.people import PeopleReport, spread_people
+from qala.city.solar import ASSUMPTIONS as SOLAR
+from qala.city.solids import (
+    VALID_CODES,
+    Solids,
+    Triangles,
+    make_solids,
+    to_multipolygons,
+    triangulate,
+    volumes,
+)  # fmt: skip
+from qala.city.streets import street_widths, to_points, with_area, with_length
+from qala.city.styles import aliases, layer_style
+from qala.city.terrain import MIN_COVERAGE, Vertical, base_heights
+from qala.errors import InputError
+from qala.messages import tr
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+    import pandas as pd
+    import shapely
+
+log = logging.getLogger("qala")
+
+Issue = tuple[str, str, str, str]
+
+#: columns of the layer ``buildings``, in order
+COLUMNS = (
+    "id", "parent", "kind", "class", "name", "height", "height_source", "height_lo", "height_hi",
+    "min_height", "base_z", "base_source", "levels", "roof_shape", "roof_height", "roof_source",
+    "lod", "valid_code", "valid_from", "valid_to", "footprint_area", "floor_area", "roof_area",
+    "volume", "roof_flat_area", "roof_north_area", "roof_east_area", "roof_south_area",
+    "roof_west_area", "solar_kwh", "people", "source_id",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Twin:
+    """Everything a twin is written from.
+
+    Attributes
+    ----------
+    name
+        Short name of the city.
+    buildings
+        Table of buildings and parts, footprints as geometry, local UTM zone.
+    solids, triangles
+        Their solids, and these cut into triangles.
+    layers
+        The other layers: streets, land, networks, points.
+    issues
+        ``layer, id, action, reason`` of every repaired or refused object.
+    vertical
+        What heights refer to.
+    people
+        Where the people of the grid went; None without a grid.
+    area_km2
+        Area of the twin, km².
+    area
+        The area in EPSG:4326; None for the whole extract.
+    timings
+        Seconds of each step.
+    notice
+        Attribution of the sources, carried into every export.
+    """
+
+    name: str
+    buildings: gpd.GeoDataFrame
+    solids: Solids
+    triangles: Triangles
+    layers: dict[str, gpd.GeoDataFrame]
+    issues: pd.DataFrame
+    vertical: Vertical
+    people: PeopleReport | None
+    area_km2: float
+    area: Any = None
+    timings: dict[str, float] = field(default_factory=dict)
+    notice: str = NOTICE
+
+
+def read_area(area: str | Path) -> shapely.Geometry:
+    """Read an area from ``FILE[:layer]`` as one polygon in EPSG:4326.
+
+    Raises
+    ------
+    InputError
+        When the file has no polygon or no CRS.
+    """
+    import geopandas as gpd
+    import pyogrio.errors
+    import shapely
+
+    text, layer = str(area), None
+    if not Path(text).exists() and ":" in text:
+        text, layer = text.rsplit(":", 1)
+    if not Path(text).exists():
+        raise InputError(f"{text} does not exist", "a vector file with the area")
+    try:
+        found = gpd.read_file(text, layer=layer) if layer else gpd.read_file(text)
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
+        raise InputError(f"{area} cannot be read ({error})", "a vector layer") from error
+    if found.crs is None:
+        raise InputError(
+            f"{area} has no CRS", "a layer with a CRS", "assign it with ogr2ogr -a_srs"
+        )
+    shapes = found.to_crs(4326).geometry.to_numpy()
+    shapes = shapely.make_valid(shapes[np.isin(shapely.get_type_id(shapes), [3, 6])])
+    if not len(shapes):
+        raise InputError(f"{area} holds no polygon", "a polygon of the area")
+    return shapely.union_all(shapes)
+
+
+def _area_of(bbox: tuple[float, float, float, float] | None, area: str | Path | Any | None) -> Any:
+    import shapely
+
+    if bbox is not None and area is not None:
+        raise InputError("both a box and an area were given", "one of --bbox and --area")
+    if bbox is not None:
+        west, south, east, north = bbox
+        if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
+            raise InputError(
+                f"the box is {west:g},{south:g},{east:g},{north:g}",
+                "W,S,E,N in degrees with W < E and S < N",
+            )
+        return shapely.box(west, south, east, north)
+    if area is None or str(area) == "all":
+        return None
+    return read_area(area) if isinstance(area, str | Path) else area
+
+
+def build_twin(
+    osm: str | Path | OsmCity,
+    *,
+    bbox: tuple[float, float, float, float] | None = None,
+    area: str | Path | shapely.Geometry | None = None,
+    terrain: str | Path | None = None,
+    heights: str | Path | None = None,
+    population: str | Path | None = None,
+    undulation: float | None = None,
+    vertical_datum: str | None = None,
+    min_coverage: float = MIN_COVERAGE,
+    date: str | None = None,
+    name: str | None = None,
+    clear_sky_index: float | None = None,
+    notice: str = NOTICE,
+) -> Twin:
+    """Make the twin of an area in memory.
+
+    Parameters
+    ----------
+    osm
+        OpenStreetMap extract, or what :func:`qala.city.osm.read_osm` gave.
+    bbox
+        West, south, east, north in degrees.
+    area
+        ``FILE[:layer]`` of polygons, a polygon in EPSG:4326, or ``all``.
+    terrain
+        GeoTIFF of terrain heights, metres.
+    heights
+        GeoTIFF of building heights, metres.
+    population
+        GeoTIFF of people per cell.
+    undulation, vertical_datum, min_coverage
+        See :func:`qala.city.terrain.base_heights`.
+    date
+        Day from which the objects are valid (ISO 8601); today where None.
+    name
+        Name of the city; the extract's file name where None.
+    clear_sky_index
+        See :func:`qala.city.solar.roof_potential`.
+    notice
+        Attribution of the sources; OpenStreetMap's unless the extract is something else.
+
+    Raises
+    ------
+    InputError
+        When an input can't be used, or the area holds no building.
+    """
+    import pandas as pd
+    import shapely
+    from pyproj import Transformer
+
+    times: dict[str, float] = {}
+    clock = _Clock(times)
+    polygon = _area_of(bbox, area)
+    raw = osm if isinstance(osm, OsmCity) else read_osm(osm)
+    title = name or (Path(osm).name.split(".")[0] if not isinstance(osm, OsmCity) else "city")
+    clock("read")
+    layers = dict(raw.layers)
+    if polygon is not None:
+        layers = {
+            k: in_area(v, polygon, clip=k in _CLIPPED) if len(v) else v for k, v in layers.items()
+        }
+    outlines = layers.pop("buildings")
+    if not len(outlines):
+        where = "the extract" if polygon is None else "the area"
+        raise InputError(
+            f"no building in {where}",
+            "at least one closed outline tagged building=*",
+            "check the area's coordinates (degrees, west first) against the extract's",
+        )
+    box = tuple(outlines.total_bounds) if polygon is None else polygon.bounds
+    crs = local_utm(box)
+    move = Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform
+    outlines = to_crs(outlines, move, crs)
+    table, issues = building_table(outlines, raw.members, heights=str(heights) if heights else None)
+    if not len(table):
+        raise InputError("no outline of the area is usable", "at least one valid outline",
+                         "; ".join(i[3] for i in issues[:3]))  # fmt: skip
+    issues = [*_issues_here(raw, polygon), *issues]
+    clock("buildings")
+    table, vertical, found = base_heights(
+        table, terrain, undulation=undulation, vertical_datum=vertical_datum,
+        min_coverage=min_coverage,
+    )  # fmt: skip
+    issues += found
+    clock("terrain")
+    solids = make_solids(table)
+    triangles = triangulate(solids)
+    table, found = _with_solids(table, solids)
+    issues += found
+    clock("solids")
+    table = _with_sun(table, solids, box, clear_sky_index)
+    clock("solar")
+    report = None
+    if population is not None:
+        table["people"], report = spread_people(table, population, polygon)
+    else:
+        table["people"] = np.nan
+    day = date or datetime.now(UTC).strftime("%Y-%m-%d")
+    table["valid_from"], table["valid_to"] = day, pd.Series([None] * len(table), dtype="object")
+    others, found = _other_layers(layers, move, crs, day)
+    issues += found
+    hull = polygon if polygon is not None else shapely.box(*box)
+    there = shapely.transform(
+        shapely.segmentize(hull, 0.01), lambda p: np.column_stack(move(p[:, 0], p[:, 1]))
+    )
+    area_km2 = float(shapely.area(there)) / 1e6
+    clock("layers")
+    table = _ordered(table)
+    listed = pd.DataFrame(
+        list(dict.fromkeys(issues)), columns=["layer", "id", "action", "reason"], dtype="object"
+    )
+    return Twin(
+        title,
+        table,
+        solids,
+        triangles,
+        others,
+        listed,
+        vertical,
+        report,
+        area_km2,
+        polygon,
+        times,
+        notice,
+    )
+
+
+class _Clock:
+    def __init__(self, times: dict[str, float]) -> None:
+        self.times, self.last = times, time.perf_counter()
+
+    def __call__(self, step: str) -> None:
+        now = time.perf_counter()
+        self.times[step] = round(now - self.last, 3)
+        self.last = now
+
+
+#: layers cut at the border of the area
+_CLIPPED = {"streets", "railways", "landuse", "green", "water", "waterways", "networks",
+            "protected_areas"}  # fmt: skip
+
+
+def _issues_here(raw: OsmCity, polygon: Any) -> list[Issue]:
+    """Return what could not be read; objects without a place belong to every area."""
+    if polygon is None:
+        return list(raw.issues)
+    return [i for i in raw.issues if i[0] == "buildings"]
+
+
+def _with_solids(table: gpd.GeoDataFrame, solids: Solids) -> tuple[gpd.GeoDataFrame, list[Issue]]:
+    count = len(table)
+    volume, roof = volumes(solids)
+    lod = np.full(count, "0.2", dtype=object)
+    lod[solids.rows] = solids.lods
+    code = np.zeros(count, np.int64)
+    np.maximum.at(code, solids.rows, solids.valid_codes)
+    table = table.assign(
+        lod=lod, valid_code=code,
+        volume=np.round(np.bincount(solids.rows, volume, count), 2),
+        roof_area=np.round(np.bincount(solids.rows, roof, count), 2),
+    )  # fmt: skip
+    plates = table["lod"] == "0.2"
+    table.loc[plates, ["volume", "roof_area"]] = np.nan
+    bad = np.flatnonzero(code)
+    issues = [
+        ("buildings", str(table["id"].iloc[i]), "repaired",
+         f"code {code[i]}: {VALID_CODES[int(code[i])]}; exported as LoD{lod[i]}") for i in bad
+    ]  # fmt: skip
+    return table, issues
+
+
+def _with_sun(
+    table: gpd.GeoDataFrame, solids: Solids, box: Any, clear_sky_index: float | None
+) -> gpd.GeoDataFrame:
+    """Add roof area by side and the solar potential."""
+    from qala.city.solar import SIDES, roof_potential
+
+    lon, lat = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    roofs = roof_potential(solids, len(table), lon, lat, clear_sky_index=clear_sky_index)
+    plates = (table["lod"] == "0.2").to_numpy()[:, None]
+    area = np.where(plates, np.nan, np.round(roofs.area, 2))
+    energy = np.where(plates[:, 0], np.nan, np.round(roofs.energy, 1))
+    columns = {f"roof_{side}_area": area[:, i] for i, side in enumerate(SIDES)}
+    return table.assign(**columns, solar_kwh=energy)
+
+
+def _ordered(table: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    table = table.assign(**{"class": building_class(table["kind"])})
+    rest = [c for c in table.columns if c not in COLUMNS]
+    return table[[*(c for c in COLUMNS if c in table), *rest]]
+
+
+def _other_layers(
+    layers: dict[str, gpd.GeoDataFrame], move: Callable[..., Any], crs: Any, day: str
+) -> tuple[dict[str, gpd.GeoDataFrame], list[Issue]]:
+    issues: list[Issue] = []
+    out: dict[str, gpd.GeoDataFrame] = {}
+    for name, layer in layers.items():
+        there = to_crs(layer, move, crs) if len(layer) else layer.set_crs(crs, allow_override=True)
+        if name == "streets":
+            there, found = street_widths(there)
+            issues += found
+        elif name in ("railways", "waterways", "networks"):
+            there = with_length(there)
+            if name == "networks":
+                there = there.rename(columns={"network_kind": "network"})
+        elif name in ("landuse", "green", "water", "protected_areas"):
+            there = with_area(there)
+        elif name in ("pois", "addresses", "stops"):
+            there = to_points(there)
+        there = there.rename(columns={c: c.replace(":", "_") for c in there.columns if ":" in c})
+        there.insert(2, "valid_from", day)
+        there.insert(3, "valid_to", None)
+        place = there.pop("geometry")
+        out[name] = there.set_geometry(place, crs=crs)
+    return out, issues
+
+
+def summary(twin: Twin) -> pd.DataFrame:
+    """Return the measures of a twin: measure, value, unit, note."""
+    import pandas as pd
+    import shapely
+
+    table = twin.buildings
+    solid = table["lod"] != "0.2"
+    rows: list[tuple[str, float, str, str]] = []
+
+    def add(measure: str, value: float, unit: str, note: str = "") -> None:
+        rows.append((measure, float(value), unit, note))
+
+    tops = table["parent"].isna()
+    add("area", twin.area_km2, "km2", "the box of the buildings where no area was given"
+        if twin.area is None else "as given")  # fmt: skip
+    add("buildings", tops.sum(), "count")
+    add("building_parts", (~tops).sum(), "count")
+    for lod, count in table["lod"].value_counts().sort_index().items():
+        add(f"objects_lod_{lod}", count, "count", "plates of buildings with parts"
+            if lod == "0.2" else "")  # fmt: skip
+    add("objects_with_valid_code", (table["valid_code"] != 0).sum(), "count",
+        "exported at a lower level of detail")  # fmt: skip
+    for source, count in table.loc[solid, "height_source"].value_counts().items():
+        add(
+            f"height_from_{source}", count / max(solid.sum(), 1), "share", "of objects with a solid"
+        )
+    height, volume = table.loc[solid, "height"], table.loc[solid, "volume"]
+    add("height_median", height.median(), "m")
+    add("height_max", height.max(), "m")
+    add("built_volume", volume.sum(), "m3", "sum over solids; overlapping outlines count twice")
+    add("footprint_area", table.loc[tops, "footprint_area"].sum(), "m2")
+    add("floor_area", table["floor_area"].sum(), "m2", "footprint times levels, above ground")
+    add("roof_area", table["roof_area"].sum(), "m2", "sloped where the roof is modelled")
+    for side in ("flat", "north", "east", "south", "west"):
+        add(f"roof_area_{side}", table[f"roof_{side}_area"].sum(), "m2",
+            "tilt below 10 degrees" if side == "flat" else f"sloped, facing {side}")  # fmt: skip
+    add("solar_potential", table["solar_kwh"].sum() / 1e6, "GWh/year",
+        "clear sky and no shade unless a clear-sky index was given; see assumptions")  # fmt: skip
+    add("floor_area_ratio", table["floor_area"].sum() / (twin.area_km2 * 1e6), "ratio",
+        "floor area over the area")  # fmt: skip
+    if twin.people is not None:
+        p = twin.people
+        add("people", p.placed, "people", "in buildings, by floor area")
+        add("people_in_grid", p.total, "people", "in the area's cells; people + people_unplaced")
+        add("people_unplaced", p.unplaced, "people", "no building within reach")
+        add("people_moved", p.moved, "people", "from cells without a building to the nearest")
+    for name in ("streets", "railways", "waterways"):
+        km = twin.layers[name]["length"].sum() / 1000
+        add(f"{name}_length", km, "km")
+        add(f"{name}_density", km / twin.area_km2, "km/km2")
+    networks = twin.layers["networks"]
+    for kind, group in networks.groupby("network")["length"]:
+        add(f"network_{kind}_length", group.sum() / 1000, "km", "where mapped")
+        add(f"network_{kind}_density", group.sum() / 1000 / twin.area_km2, "km/km2", "where mapped")
+    for name in ("green", "water"):
+        shapes = twin.layers[name].geometry.to_numpy()
+        joined = shapely.area(shapely.union_all(shapes)) if len(shapes) else 0.0
+        add(f"{name}_area", joined / 1e6, "km2", "overlaps counted once")
+    for name in ("stops", "pois", "addresses"):
+        add(name, len(twin.layers[name]), "count")
+    for action in ("repaired", "refused"):
+        add(f"issues_{action}", (twin.issues["action"] == action).sum(), "count",
+            "see layer issues")  # fmt: skip
+    return pd.DataFrame(rows, columns=["measure", "value", "unit", "note"])
+
+
+def assumptions_table() -> pd.DataFrame:
+    """Return every assumed number of the height chain with its source."""
+    import pandas as pd
+
+    rows = [(k, a.value, a.unit, a.source) for k, a in ASSUMPTIONS.items()]
+    practice = "practice of OSM2World and VoxCity: outbuildings one level, houses two"
+    rows += [(f"solar: {k}", a.value, a.unit, a.source) for k, a in SOLAR.items()]
+    rows += [(f"levels of building={k}", v, "levels", practice) for k, v in TYPE_LEVELS.items()]
+    return pd.DataFrame(rows, columns=["name", "value", "unit", "source"])
+
+
+def write_gpkg(twin: Twin, path: str | Path, *, lang: str = "en", changes: Any = None) -> Path:
+    """Write the twin's GeoPackage: styled layers, issues and assumptions.
+
+    The layer ``buildings`` holds the surfaces of each solid (MultiPolygonZ), the layer
+    ``footprints`` valid outlines for work in the plane; both share their ids.
+    """
+    import geopandas as gpd
+
+    from qala.export.geopackage import Layer, write_geopackage
+
+    table = twin.buildings
+    keep = [c for c in COLUMNS if c in table]
+    solid = gpd.GeoDataFrame(
+        table[keep], geometry=to_multipolygons(twin.solids, len(table)), crs=table.crs
+    )
+    data: dict[str, Any] = {"buildings": solid, "footprints": _footprints(table, keep)}
+    data |= {k: v for k, v in twin.layers.items() if len(v)}
+    data["issues"] = twin.issues
+    data["assumptions"] = assumptions_table()
+    if changes is not None:
+        data["changes"] = changes
+    layers = {
+        name: Layer(
+            frame, title=tr(f"city.layer.{name}", lang),
+            style=layer_style(name, frame.columns, lang),
+            description=_DESCRIPTIONS.get(name, ""), aliases=aliases(frame.columns, lang),
+        )
+        for name, frame in data.items()
+    }  # fmt: skip
+    return write_geopackage(
+        path, layers, lang=lang,
+        metadata={
+            "title": tr("city.title", lang, name=twin.name),
+            "abstract": (
+                f"3D city layers. Heights: {twin.vertical.datum}; base: {twin.vertical.source}."
+            ),
+            "licence": "ODbL 1.0" if twin.notice == NOTICE else twin.notice, "citation": twin.notice,
+            "keywords": ["3D city", "digital twin", "buildings", "OpenStreetMap"],
+        },
+    )  # fmt: skip
+
+
+def _footprints(table: gpd.GeoDataFrame, keep: list[str]) -> gpd.GeoDataFrame:
+    return table[[*keep, "geometry"]]
+
+
+_DESCRIPTIONS = {
+    "buildings": "Surfaces of each building's solid; areas are measured on layer footprints",
+    "footprints": "Outlines of buildings and parts in the plane",
+    "history": "Earlier versions of objects, with the day they ended in valid_to",
+    "changes": "Created, changed, merged, split and abolished objects of each run",
+    "issues": "Objects of the sources that were repaired or refused, and why",
+    "assumptions": "Numbers that are assumed and not measured, with their sources",
+    "streets": "Carriageways with their width in metres and where it comes from",
+    "networks": "Power, heat, gas, water and other lines as far as they are mapped",
+}
+
+
+def city_flow(
+    osm: str | Path,
+    out: str | Path,
+    *,
+    bbox: tuple[float, float, float, float] | None = None,
+    area: str | Path | None = None,
+    terrain: str | Path | None = None,
+    heights: str | Path | None = None,
+    population: str | Path | None = None,
+    since: str | Path | None = None,
+    undulation: float | None = None,
+    vertical_datum: str | None = None,
+    min_coverage: float = MIN_COVERAGE,
+    date: str | None = None,
+    name: str | None = None,
+    clear_sky_index: float | None = None,
+    notice: str = NOTICE,
+    lang: str = "en",
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Make a twin folder from an OpenStreetMap extract.
+
+    Parameters
+    ----------
+    osm
+        OpenStreetMap extract.
+    out
+        Folder for ``city.gpkg, registers.gpkg, city.city.json, city.city.jsonl,
+        tiles/tileset.json, web/index.html, index3d.*, summary.csv``.
+    bbox, area, terrain, heights, population, undulation, vertical_datum, min_coverage, date, name,
+    clear_sky_index, notice
+        See :func:`build_twin`.
+    since
+        ``city.gpkg`` of an earlier run: ids and validity go on from it, and what
+        changed is written to its layer ``changes``. A run into the same folder
+        goes on from the twin there only when it is named here.
+    lang
+        Language of titles, styles and the page: en, ru or kk.
+    progress
+        Called with the name of each step when it begins.
+
+    Returns
+    -------
+    dict
+        ``folder``, ``buildings``, ``solids``, ``lods``, ``issues``, ``tiles``,
+        ``timings`` (s) and, with ``since``, ``changes`` by kind.
+
+    Raises
+    ------
+    InputError
+        When an input can't be used; nothing is written then.
+    """
+    from qala.city.index import write_index
+    from qala.city.registers import from_twin, write_registers
+    from qala.export.cityjson import write_cityjson
+    from qala.export.tiles3d import write_tiles
+    from qala.export.web import write_web
+    from qala.raster import require_writable
+
+    folder = Path(out)
+    if folder.is_file():
+        raise InputError(f"{folder} is a file", "a folder for the twin", "choose another -o")
+    require_writable(folder / "city.gpkg")
+    tell = progress or (lambda step: log.info("city: %s", step))
+    tell("reading and building")
+    twin = build_twin(
+        osm, bbox=bbox, area=area, terrain=terrain, heights=heights, population=population,
+        undulation=undulation, vertical_datum=vertical_datum, min_coverage=min_coverage, date=date,
+        name=name, clear_sky_index=clear_sky_index, notice=notice,
+    )  # fmt: skip
+    changes, listed = None, None
+    if since is not None:
+        import pandas as pd
+
+        from qala.city.history import compare, read_objects
+
+        tell("comparing with the earlier twin")
+        earlier = read_objects(since)
+        twin, changes = compare(twin, earlier)
+        kept = [c for c in (earlier.changes, changes) if c is not None and len(c)]
+        listed = pd.concat(kept, ignore_index=True) if kept else changes
+    clock = _Clock(twin.timings)
+    tell("writing city.gpkg")
+    write_gpkg(twin, folder / "city.gpkg", lang=lang, changes=listed)
+    clock("geopackage")
+    registers = folder / "registers.gpkg"
+    if not registers.exists():  # what was imported stays
+        write_registers(from_twin(twin), registers)
+    clock("registers")
+    tell("writing CityJSON")
+    title = tr("city.title", lang, name=twin.name)
+    write_cityjson(
+        twin.buildings, twin.solids, folder / "city.city.json", folder / "city.city.jsonl",
+        title=title, attribution=twin.notice,
+    )  # fmt: skip
+    clock("cityjson")
+    tell("writing 3D Tiles")
+    tiles = write_tiles(
+        twin.buildings, twin.solids, twin.triangles, folder / "tiles",
+        to_ellipsoid=twin.vertical.to_ellipsoid, extras=_extras(twin),
+    )  # fmt: skip
+    clock("tiles")
+    tell("writing the page")
+    write_web(twin, folder / "web", tiles=folder / "tiles", terrain=terrain, lang=lang)
+    clock("web")
+    write_index(twin.buildings, twin.solids, folder)
+    clock("index")
+    work = folder / ".summary.csv.part"
+    summary(twin).to_csv(work, index=False)
+    work.replace(folder / "summary.csv")
+    clock("summary")
+    kinds = np.unique(twin.buildings["lod"].to_numpy(str), return_counts=True)
+    result: dict[str, Any] = {
+        "folder": str(folder),
+        "buildings": int(twin.buildings["parent"].isna().sum()),
+        "solids": int((twin.solids.kinds >= 0).sum()),
+        "lods": dict(zip(kinds[0].tolist(), kinds[1].tolist(), strict=True)),
+        "issues": len(twin.issues),
+        "tiles": tiles,
+        "timings": twin.timings,
+    }
+    if changes is not None:
+        result["changes"] = changes["change"].value_counts().to_dict()
+    return result
+
+
+def _extras(twin: Twin) -> dict[str, Any]:
+    v = twin.vertical
+    return {
+        "title": twin.name,
+        "notice": twin.notice,
+        "verticalDatum": v.datum,
+        "baseHeights": v.source,
+        "addedToReachEllipsoid": v.to_ellipsoid,
+        "alignedWithEllipsoid": v.aligned,
+        "crs": f"EPSG:{twin.buildings.crs.to_epsg()}",
+    }

@@ -1,0 +1,124 @@
+"""Commands of the 3D city: ``qala city``, ``qala serve``, ``qala registers``."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from qala.cli_areas import Language, parse_bbox
+
+log = logging.getLogger("qala")
+
+registers_app = typer.Typer(help="The five registers of a twin.", no_args_is_help=True)
+
+
+def city(
+    osm: Annotated[Path, typer.Option(help="OpenStreetMap extract, .osm.pbf or .osm.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the twin.")],
+    extent: Annotated[str | None, typer.Argument(help="`all` for the whole extract.")] = None,
+    bbox: Annotated[str | None, typer.Option(help="W,S,E,N in degrees.")] = None,
+    area: Annotated[
+        str | None, typer.Option(help="Polygons that bound the city: AREA.gpkg[:layer].")
+    ] = None,
+    terrain: Annotated[Path | None, typer.Option(help="Terrain heights, metres.")] = None,
+    heights: Annotated[Path | None, typer.Option(help="Building heights, metres.")] = None,
+    population: Annotated[Path | None, typer.Option(help="People per cell.")] = None,
+    since: Annotated[
+        Path | None, typer.Option(help="city.gpkg of an earlier run, to go on from.")
+    ] = None,
+    undulation: Annotated[
+        float | None, typer.Option(help="Geoid above ellipsoid here, metres, for 3D Tiles.")
+    ] = None,
+    vertical_datum: Annotated[
+        str | None, typer.Option(help="Vertical CRS of the terrain, where it does not tell.")
+    ] = None,
+    date: Annotated[
+        str | None, typer.Option(help="Date of the sources, YYYY-MM-DD; default: the extract's.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the city.")] = None,
+    clear_sky_index: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Measured over clear-sky irradiation, for roofs."),
+    ] = None,
+    lang: Annotated[Language, typer.Option(help="Language of words.")] = Language.en,
+) -> None:
+    """Make the 3D twin of a city: GeoPackage, CityJSON, 3D Tiles and a web page."""
+    from qala.city.twin import city_flow
+    from qala.errors import InputError
+
+    given = [extent is not None, bbox is not None, area is not None]
+    if sum(given) != 1 or extent not in (None, "all"):
+        raise InputError(
+            "the extent is not told once" if extent in (None, "all") else f"extent is {extent!r}",
+            "one of --bbox W,S,E,N, --area AREA.gpkg[:layer], or the word all",
+        )
+    found = city_flow(
+        osm, output, bbox=parse_bbox(bbox), area=area, terrain=terrain, heights=heights,
+        population=population, since=since, undulation=undulation, vertical_datum=vertical_datum,
+        date=date, name=name, clear_sky_index=clear_sky_index, lang=lang.value,
+    )  # fmt: skip
+    _tell(found)
+    typer.echo(f"open it with: qala serve {output}")
+
+
+def _tell(found: dict[str, Any]) -> None:
+    for key, value in found.items():
+        text = str(value)
+        if isinstance(value, dict):
+            text = ", ".join(
+                f"{k} {v:.2f}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items()
+            )
+        typer.echo(f"{key.ljust(10)} {text}")
+
+
+def serve(
+    folder: Annotated[Path, typer.Argument(help="Folder that `qala city` made.")],
+    port: Annotated[int, typer.Option(help="Port.")] = 8000,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; the default lets nobody else in.")
+    ] = "127.0.0.1",
+) -> None:
+    """Show a twin in the browser, from this machine alone by default."""
+    from qala.export import web
+
+    def ready(address: Any) -> None:
+        typer.echo(f"{address} (stop with Ctrl+C)")
+
+    web.serve(folder, port, host=host, ready=ready)
+
+
+@registers_app.command("import")
+def import_(
+    folder: Annotated[Path, typer.Argument(help="Folder that `qala city` made.")],
+    layer: Annotated[str, typer.Argument(help="Layer of registers.gpkg.")],
+    source: Annotated[Path, typer.Argument(help="GeoPackage, GeoJSON or CSV.")],
+    date: Annotated[str, typer.Option(help="Date from which it holds, YYYY-MM-DD.")],
+    columns: Annotated[
+        list[str] | None, typer.Option("--column", help="field=column of the source.")
+    ] = None,
+    source_layer: Annotated[str | None, typer.Option(help="Layer of the source.")] = None,
+) -> None:
+    """Import objects of a register; versions that differ are closed, never deleted."""
+    from qala.city.registers import import_register
+    from qala.errors import InputError
+
+    pairs = {}
+    for text in columns or []:
+        field, sign, column = text.partition("=")
+        if not sign:
+            raise InputError(f"--column {text!r}", "field=column")
+        pairs[field] = column
+    found = import_register(
+        folder, layer, source, columns=pairs or None, source_layer=source_layer, date=date
+    )
+    _tell(found)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(city)
+    app.command()(serve)
+    app.add_typer(registers_app, name="registers")

@@ -1,0 +1,399 @@
+"""A page that shows the twin in a browser without any network, and a server for it.
+
+The page reads the 3D Tiles beside it; small cities are packed into the page's
+folder too, so that ``index.html`` opens by a double click.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import html
+import http.server
+import json
+import logging
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qala.city.classes import COLOURS
+from qala.city.styles import (
+    GROUND_COLOURS,
+    HEIGHT_BREAKS,
+    HEIGHT_COLOURS,
+    SOURCE_COLOURS,
+    height_labels,
+)  # fmt: skip
+from qala.errors import InputError, TemporaryError
+from qala.export.tiles3d import _ecef, _enu, _replace
+from qala.messages import tr
+
+if TYPE_CHECKING:
+    from qala.city.twin import Twin
+
+log = logging.getLogger("qala")
+
+Array = np.ndarray[Any, Any]
+
+#: longest side of the picture on the ground, pixels (every WebGL 2 device takes 4096)
+PICTURE = 4096
+#: finest ground pixel, metres
+FINEST = 0.5
+#: points of the ground's grid along a side: flat, and over terrain
+FLAT_GRID, TERRAIN_GRID = 33, 257
+#: tiles up to this size are packed into the page's folder, bytes
+PACK_UP_TO = 24 * 2**20
+#: margin of the ground around the buildings, share of the longer side
+MARGIN = 0.06
+
+_BACKGROUND = (233, 231, 224)
+_LANDUSE: dict[str, tuple[int, int, int]] = {
+    "residential": (222, 217, 208), "commercial": (226, 208, 200), "retail": (228, 206, 198),
+    "industrial": (214, 207, 220), "railway": (212, 210, 212), "farmland": (228, 224, 196),
+    "farmyard": (232, 222, 198), "construction": (222, 214, 196), "military": (228, 216, 208),
+}  # fmt: skip
+
+
+def write_web(
+    twin: Twin, folder: str | Path, *, tiles: str | Path, terrain: str | Path | None = None,
+    lang: str = "en",
+) -> Path:  # fmt: skip
+    """Write ``index.html`` and what it needs into a folder beside the tiles.
+
+    Parameters
+    ----------
+    twin
+        The twin.
+    folder
+        Folder of the page; the tiles must lie in ``../tiles``.
+    tiles
+        Folder of the tileset.
+    terrain
+        GeoTIFF of terrain heights under the page's ground, metres.
+    lang
+        Language of the page: en, ru or kk.
+
+    Returns
+    -------
+    pathlib.Path
+        ``index.html``.
+    """
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    viewer = Path(__file__).parent / "viewer"
+    box = _ground_box(twin)
+    frame, config = _config(twin, box, lang)
+    ground = _ground(twin, box, frame, terrain)
+    _replace(target / "ground.js", b"window.QALA_GROUND=" + json.dumps(ground).encode() + b";\n")
+    for name in ("viewer.js", "LICENSES.txt"):
+        _replace(target / name, (viewer / "dist" / name).read_bytes())
+    _pack(Path(tiles), target / "tiles.js")
+    count = int(twin.buildings["parent"].isna().sum())
+    words = {
+        "lang": lang,
+        "title": tr("city.title", lang, name=twin.name),
+        "count": tr("city.page.of_buildings", lang, count=f"{count:,}".replace(",", "\u202f")),
+        "colour_by": tr("city.page.colour_by", lang),
+        "mode_class": tr("city.page.class", lang),
+        "mode_height": tr("city.page.height", lang),
+        "mode_source": tr("city.page.source", lang),
+        "home": tr("city.page.home", lang),
+        "hint": tr("city.page.hint", lang),
+        "notice": twin.notice,
+    }
+    page = (viewer / "page.html").read_text(encoding="utf-8")
+    for key, text in words.items():
+        page = page.replace("{" + key + "}", html.escape(text))
+    # the configuration goes last, and can't end its own script
+    data = json.dumps(config, ensure_ascii=False).replace("<", "\\u003c")
+    page = page.replace("{config}", data)
+    _replace(target / "index.html", page.encode())
+    return target / "index.html"
+
+
+def _ground_box(twin: Twin) -> tuple[float, float, float, float]:
+    left, bottom, right, top = twin.buildings.total_bounds
+    edge = max(right - left, top - bottom) * MARGIN + 30.0
+    return left - edge, bottom - edge, right + edge, top + edge
+
+
+def _config(
+    twin: Twin, box: tuple[float, float, float, float], lang: str
+) -> tuple[Array, dict[str, Any]]:
+    """Return the matrix from the page's axes to earth-centred ones, and the configuration."""
+    from pyproj import Transformer
+
+    move = Transformer.from_crs(twin.buildings.crs, "EPSG:4326", always_xy=True)
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    lon, lat = np.radians(move.transform(x, y))
+    base = twin.buildings["base_z"].to_numpy(float)
+    low = float(np.median(base)) + twin.vertical.to_ellipsoid
+    frame = _enu(float(lon), float(lat), low)
+    # page: x east, y up, z south
+    turn = np.array([[1, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1.0]])
+    inverse = np.eye(4)
+    inverse[:3, :3] = frame[:3, :3].T
+    inverse[:3, 3] = -frame[:3, :3].T @ frame[:3, 3]
+    to_local = turn @ inverse
+    centre, distance, start, near = _home(twin, (x, y))
+    config = {
+        "lang": lang,
+        "toLocal": to_local.T.ravel().tolist(),
+        "home": {"target": [centre[0], 0.0, -centre[1]], "distance": distance},
+        "start": {"target": [start[0], 0.0, -start[1]], "distance": near},
+        "classes": COLOURS,
+        "sources": SOURCE_COLOURS,
+        "heightBreaks": HEIGHT_BREAKS,
+        "heightColours": HEIGHT_COLOURS,
+        "legends": {
+            "class": [[tr(f"city.class.{c}", lang), rgb] for c, rgb in COLOURS.items()],
+            "height": [list(p) for p in zip(height_labels(lang), HEIGHT_COLOURS, strict=True)],
+            "source": [[tr(f"city.source.{c}", lang), rgb] for c, rgb in SOURCE_COLOURS.items()],
+        },
+        "words": {
+            "columns": {
+                c: tr(f"city.column.{c}", lang)
+                for c in ("id", "parent", "class", "kind", "height", "height_source", "roof_shape",
+                          "floor_area", "people", "lod")
+            },
+            "classes": {c: tr(f"city.class.{c}", lang) for c in COLOURS},
+            "sources": {c: tr(f"city.source.{c}", lang) for c in SOURCE_COLOURS},
+            "unknown": tr("city.page.unknown", lang),
+            "serve": tr("city.page.serve", lang),
+        },
+    }  # fmt: skip
+    return frame, config
+
+
+Place = tuple[float, float]
+
+
+def _home(twin: Twin, centre: Place) -> tuple[Place, float, Place, float]:
+    """Return where the page looks: middle and distance of the whole, and of the first view.
+
+    Places are metres from the ground's centre. The first view of a large area is its
+    most densely built square of 3 km, since a whole country shows no houses.
+    """
+    box = twin.buildings.bounds
+    x = ((box["minx"] + box["maxx"]) / 2).to_numpy() - centre[0]
+    y = ((box["miny"] + box["maxy"]) / 2).to_numpy() - centre[1]
+    (x0, x1), (y0, y1) = np.quantile(x, [0.05, 0.95]), np.quantile(y, [0.05, 0.95])
+    span = max(float(x1 - x0), float(y1 - y0), 150.0)
+    middle = (float(x0 + x1) / 2, float(y0 + y1) / 2)
+    if span <= 4000:
+        return middle, span * 1.3, middle, span * 1.3
+    floor = np.nan_to_num(twin.buildings["floor_area"].to_numpy(float))
+    cell = np.floor(np.column_stack([x, y]) / 1000.0).astype(np.int64)
+    keys, where = np.unique(cell, axis=0, return_inverse=True)
+    best = keys[np.bincount(where.ravel(), weights=floor).argmax()]
+    start = (float(best[0] + 0.5) * 1000.0, float(best[1] + 0.5) * 1000.0)
+    return middle, span * 1.3, start, 2400.0
+
+
+def _ground(
+    twin: Twin, box: tuple[float, float, float, float], frame: Array, terrain: str | Path | None
+) -> dict[str, Any]:
+    """Return the ground's grid of points in page axes and its picture."""
+    from pyproj import Transformer
+
+    from qala.city.terrain import height_grid
+
+    size = TERRAIN_GRID if terrain is not None else FLAT_GRID
+    x = np.linspace(box[0], box[2], size)
+    y = np.linspace(box[3], box[1], size)
+    xx, yy = np.meshgrid(x, y)
+    if terrain is not None:
+        z = height_grid(terrain, twin.buildings.crs, box, size).ravel()
+    else:
+        z = np.zeros(xx.size)
+    move = Transformer.from_crs(twin.buildings.crs, "EPSG:4326", always_xy=True)
+    lon, lat = move.transform(xx.ravel(), yy.ravel())
+    xyz = _ecef(np.radians(lon), np.radians(lat), z + twin.vertical.to_ellipsoid - 0.05)
+    local = (xyz - frame[:3, 3]) @ frame[:3, :3]
+    positions = np.column_stack([local[:, 0], local[:, 2], -local[:, 1]]).astype("<f4")
+    return {
+        "size": size,
+        "positions": base64.b64encode(positions.tobytes()).decode(),
+        "image": base64.b64encode(_picture(twin, box)).decode(),
+    }
+
+
+def _picture(twin: Twin, box: tuple[float, float, float, float]) -> bytes:
+    """Return a PNG of land use, green, water and streets as seen from above."""
+    import shapely
+    from rasterio.features import rasterize
+    from rasterio.io import MemoryFile
+    from rasterio.transform import from_bounds
+
+    span = max(box[2] - box[0], box[3] - box[1])
+    pixel = max(span / PICTURE, FINEST)
+    width, height = (max(round((box[i + 2] - box[i]) / pixel), 1) for i in (0, 1))
+    transform = from_bounds(*box, width, height)
+    palette = [_BACKGROUND]
+
+    def colour(rgb: tuple[int, int, int]) -> int:
+        if rgb not in palette:
+            palette.append(rgb)
+        return palette.index(rgb)
+
+    shapes: list[tuple[Any, int]] = []
+    land = twin.layers["landuse"]
+    for kind, rgb in _LANDUSE.items():
+        shapes += [(g, colour(rgb)) for g in land.geometry[land["kind"] == kind]]
+    for name in ("green", "water"):
+        shapes += [(g, colour(GROUND_COLOURS[name])) for g in twin.layers[name].geometry]
+    least = pixel * 0.75
+    for name, default in (("waterways", 3.0), ("streets", 5.0), ("railways", 2.5)):
+        lines = twin.layers[name]
+        if not len(lines):
+            continue
+        wide = (lines["width"] if name == "streets" else np.full(len(lines), default)) / 2
+        hidden = np.zeros(len(lines), bool)
+        if "tunnel" in lines:
+            hidden = (lines["tunnel"].notna() & (lines["tunnel"] != "no")).to_numpy()
+        if name == "streets":
+            minor = lines["kind"].isin(
+                ["footway", "path", "steps", "track", "corridor", "bridleway"]
+            )
+            hidden = hidden | (minor & (pixel > 2)).to_numpy()
+        bands = shapely.buffer(
+            lines.geometry.to_numpy()[~hidden], np.maximum(np.asarray(wide)[~hidden], least),
+            quad_segs=2,
+        )  # fmt: skip
+        shapes += [(g, colour(GROUND_COLOURS[name])) for g in bands]
+    index = (
+        rasterize(shapes, (height, width), transform=transform, dtype="uint8")
+        if shapes
+        else np.zeros((height, width), np.uint8)
+    )
+    with MemoryFile() as memory:
+        with memory.open(driver="PNG", width=width, height=height, count=1, dtype="uint8",
+                         zlevel=6, transform=transform) as sink:  # fmt: skip
+            sink.write(index, 1)
+            sink.write_colormap(1, {i: (*c, 255) for i, c in enumerate(palette)})
+        return bytes(memory.read())
+
+
+def _pack(tiles: Path, file: Path) -> None:
+    """Pack small tilesets into one script, for pages opened as a file."""
+    content = [tiles / "tileset.json", *sorted((tiles / "content").glob("*.glb"))]
+    if sum(f.stat().st_size for f in content) > PACK_UP_TO:
+        file.unlink(missing_ok=True)
+        return
+    packed = {
+        f.relative_to(tiles).as_posix(): base64.b64encode(f.read_bytes()).decode() for f in content
+    }
+    _replace(file, b"window.QALA_TILES=" + json.dumps(packed).encode() + b";\n")
+
+
+class _Handler(http.server.SimpleHTTPRequestHandler):
+    """Serves one folder, without listings, and logs to the package's logger."""
+
+    extensions_map = {  # noqa: RUF012  (as in the base class)
+        **http.server.SimpleHTTPRequestHandler.extensions_map,
+        ".glb": "model/gltf-binary",
+        ".js": "text/javascript; charset=utf-8",
+        ".json": "application/json",
+        ".gpkg": "application/geopackage+sqlite3",
+    }
+
+    def do_GET(self) -> None:
+        """Answer, sending the bare address to the page."""
+        if self.path in ("", "/", "/index.html"):
+            self.send_response(302)
+            self.send_header("Location", "/web/index.html")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        super().do_GET()
+
+    def list_directory(self, path: Any) -> None:
+        """Refuse listings."""
+        self.send_error(404, "no listing")
+
+    def end_headers(self) -> None:
+        """Let the browser ask again: a new run may have changed the tiles."""
+        self.send_header("Cache-Control", "no-cache")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        super().end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Write to the log at debug level."""
+        log.debug("serve: " + format, *args)
+
+
+def open_server(
+    folder: str | Path, port: int = 0, *, host: str = "127.0.0.1"
+) -> http.server.ThreadingHTTPServer:
+    """Return a server of a twin folder that listens; run its ``serve_forever``.
+
+    Parameters
+    ----------
+    folder
+        A twin folder.
+    port
+        Port, or 0 for a free one.
+    host
+        Address to listen on; by default only this machine can reach it.
+
+    Raises
+    ------
+    InputError
+        When the folder has no page, or the port is not one.
+    TemporaryError
+        When the port is in use.
+    """
+    where = Path(folder)
+    if not (where / "web" / "index.html").is_file():
+        raise InputError(
+            f"{where} has no web/index.html", "a twin folder",
+            "make one with qala city --osm X.osm.pbf all -o DIR",
+        )  # fmt: skip
+    if not 0 <= port <= 65535:
+        raise InputError(f"port is {port}", "a number from 0 to 65535")
+    handler = functools.partial(_Handler, directory=str(where))
+    try:
+        return http.server.ThreadingHTTPServer((host, port), handler)
+    except OSError as error:
+        raise TemporaryError(
+            f"port {port} of {host} cannot be used ({error.strerror})", "a free port",
+            "choose another with --port",
+        ) from error  # fmt: skip
+
+
+def serve(
+    folder: str | Path, port: int = 8000, *, host: str = "127.0.0.1",
+    ready: Any = None,
+) -> None:  # fmt: skip
+    """Serve a twin folder until interrupted; only this machine can reach it by default.
+
+    Parameters
+    ----------
+    folder
+        A twin folder.
+    port
+        Port, or 0 for a free one.
+    host
+        Address to listen on.
+    ready
+        Called with the page's address once it can be opened.
+    """
+    with open_server(folder, port, host=host) as server:
+        address = f"http://{host}:{server.server_address[1]}/"
+        if ready is not None:
+            ready(address)
+        else:
+            log.info("the city is at %s (stop with Ctrl-C)", address)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            log.info("stopped")
+
+
+def serve_in_background(folder: str | Path, port: int = 0) -> tuple[Any, str]:
+    """Serve from a thread; return the server (call its ``shutdown``) and the address."""
+    server = open_server(folder, port)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server, f"http://127.0.0.1:{server.server_address[1]}/"

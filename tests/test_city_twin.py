@@ -1,0 +1,333 @@
+"""From an extract to the twin: exports that agree, history, index."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import shapely
+
+from qala.city import open as open_twin
+from qala.city.check import check_cityjson, check_twin, read_glb
+from qala.city.history import Earlier, compare, read_objects
+from qala.city.twin import Twin, build_twin, city_flow, summary
+from qala.errors import InputError
+from qala.export.cityjson import unique_vertices, write_cityjson
+from qala.export.tiles3d import write_tiles
+
+BOX = (7.415, 43.728, 7.425, 43.735)
+
+
+@pytest.fixture(scope="session")
+def extract(reference: Path) -> Path:
+    return reference / "osm" / "monaco_2021.osm.pbf"
+
+
+@pytest.fixture(scope="session")
+def twin(extract: Path) -> Twin:
+    return build_twin(extract, date="2026-01-01", name="Monaco")
+
+
+@pytest.fixture(scope="session")
+def folder(extract: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("twin") / "monaco"
+    city_flow(extract, out, date="2026-01-01", name="Monaco")
+    return out
+
+
+def test_the_whole_twin_passes_its_check(folder: Path, twin: Twin) -> None:
+    found = check_twin(folder)
+    assert found["objects"] == len(twin.buildings)
+    assert found["solids"] == 1218
+    assert found["lods"]["2.0"] >= 4
+
+
+def test_the_geopackage_is_1_3_with_a_style_and_the_columns(folder: Path) -> None:
+    db = sqlite3.connect(folder / "city.gpkg")
+    assert db.execute("PRAGMA user_version").fetchone()[0] == 10300
+    style = db.execute(
+        "SELECT styleQML, f_geometry_column FROM layer_styles WHERE f_table_name='buildings'"
+        " AND useAsDefault"
+    ).fetchone()
+    db.close()
+    assert "renderer-3d" in style[0]
+    assert style[1] == "geom"
+    table = gpd.read_file(folder / "city.gpkg", layer="buildings")
+    for column in ("id", "parent", "height", "height_source", "height_lo", "height_hi", "base_z",
+                   "roof_shape", "lod", "valid_code", "valid_from", "valid_to", "floor_area",
+                   "people"):  # fmt: skip
+        assert column in table
+    assert table.crs.to_epsg() == 32632
+    assert set(table.geom_type) == {"MultiPolygon"}
+    assert shapely.has_z(table.geometry.to_numpy()).all()
+    assert table["height_source"].isin(["tag", "levels", "ghsl", "neighbour", "type"]).all()
+    plan = gpd.read_file(folder / "city.gpkg", layer="footprints")
+    assert plan.is_valid.all()
+    assert plan["id"].tolist() == table["id"].tolist()
+    issues = gpd.read_file(folder / "city.gpkg", layer="issues")
+    assert {"layer", "id", "action", "reason"} <= set(issues.columns)
+
+
+def test_a_box_keeps_each_building_once(extract: Path) -> None:
+    west, south, east, north = BOX
+    middle = (west + east) / 2
+    left = build_twin(extract, bbox=(west, south, middle, north))
+    right = build_twin(extract, bbox=(middle, south, east, north))
+    both = build_twin(extract, bbox=BOX)
+    a, b = (set(t.buildings["id"].str.split("#").str[0]) for t in (left, right))
+    assert not a & b
+    assert a | b == set(both.buildings["id"].str.split("#").str[0])
+    inside = both.layers["streets"].to_crs(4326).total_bounds
+    assert inside[0] >= west - 1e-6
+    assert inside[2] <= east + 1e-6
+
+
+def test_an_area_file_and_an_empty_area(extract: Path, tmp_path: Path) -> None:
+    file = tmp_path / "area.gpkg"
+    gpd.GeoDataFrame(geometry=[shapely.box(*BOX)], crs=4326).to_file(file, layer="here")
+    assert len(build_twin(extract, area=f"{file}:here").buildings) == len(
+        build_twin(extract, bbox=BOX).buildings
+    )
+    with pytest.raises(InputError, match="no building in the area"):
+        build_twin(extract, bbox=(68.0, 43.0, 68.1, 43.1))
+    with pytest.raises(InputError, match="W,S,E,N"):
+        build_twin(extract, bbox=(8.0, 43.0, 7.0, 44.0))
+
+
+def test_summary_adds_up(twin: Twin) -> None:
+    table = summary(twin).set_index("measure")["value"]
+    assert table["buildings"] + table["building_parts"] == len(twin.buildings)
+    shares = table[[i for i in table.index if i.startswith("height_from_")]]
+    assert shares.sum() == pytest.approx(1)
+    assert table["floor_area"] == pytest.approx(twin.buildings["floor_area"].sum())
+
+
+# --- CityJSON -----------------------------------------------------------------------
+
+
+CASES = [
+    ("invalid_missing_type", "json", 'no "type"'),
+    ("invalid_out_of_range_vertex_index", "json", "vertex index 99 of 3 vertices"),
+    ("invalid_u64_f64_bounds", "json", "18446744073709551616"),
+    ("invalid_cityjsonfeature_root_id_unresolved", "city.jsonl", "missing-main-object"),
+]
+
+
+@pytest.mark.parametrize(("case", "suffix", "reason"), CASES)
+def test_invalid_files_are_refused_for_the_right_reason(
+    reference: Path, case: str, suffix: str, reason: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        check_cityjson(reference / "cityjson" / "invalid" / case / f"{case}.{suffix}")
+    assert reason in str(caught.value)
+
+
+def test_a_published_model_is_accepted(reference: Path) -> None:
+    found = check_cityjson(reference / "cityjson" / "delft.city.json")
+    assert found["objects"] == 570
+    # its solids have no ground surface: told, not refused
+    assert found["geometry_warnings"] == {302: 160}
+
+
+def test_both_forms_hold_the_same_buildings(folder: Path) -> None:
+    whole = json.loads((folder / "city.city.json").read_text())
+    lines = [json.loads(x) for x in (folder / "city.city.jsonl").read_text().splitlines()]
+    assert lines[0]["type"] == "CityJSON"
+    joined: dict[str, Any] = {}
+    for feature in lines[1:]:
+        assert feature["id"] in feature["CityObjects"]
+        joined |= feature["CityObjects"]
+    assert joined.keys() == whole["CityObjects"].keys()
+    assert whole["metadata"]["referenceSystem"].endswith("/EPSG/0/32632")
+    assert "OpenStreetMap" in whole["metadata"]["title"]
+    name, item = next((k, v) for k, v in whole["CityObjects"].items() if v.get("children"))
+    assert all(whole["CityObjects"][c]["parents"] == [name] for c in item["children"])
+
+
+def test_faults_in_a_file_are_all_told(folder: Path, tmp_path: Path) -> None:
+    document = json.loads((folder / "city.city.json").read_text())
+    items = list(document["CityObjects"].values())
+    items[0]["parents"] = ["nobody"]
+    items[1]["geometry"][0]["lod"] = 1.2
+    items[2]["type"] = "Castle"
+    bad = tmp_path / "bad.city.json"
+    bad.write_text(json.dumps(document))
+    with pytest.raises(InputError) as caught:
+        check_cityjson(bad)
+    text = str(caught.value)
+    assert "lod" in text
+    assert "Castle" in text
+    bad.write_text('{"type": "CityJSON", "type": "CityJSON"}')
+    with pytest.raises(InputError, match="stands twice"):
+        check_cityjson(bad)
+    bad.write_text("{")
+    with pytest.raises(InputError, match="not JSON"):
+        check_cityjson(bad)
+
+
+def test_unsorted_ids_are_refused(twin: Twin, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="sorted"):
+        write_cityjson(twin.buildings.iloc[::-1], twin.solids, tmp_path / "x.city.json")
+
+
+def test_unique_vertices_keep_places() -> None:
+    v = np.array([[5, 1, 2], [0, 0, 0], [5, 1, 2], [9**15, 0, 9**15]])
+    found, place = unique_vertices(v)
+    assert (found[place] == v).all()
+    assert len(found) == 3
+
+
+# --- 3D Tiles -----------------------------------------------------------------------
+
+
+def test_only_changed_tiles_are_written_again(twin: Twin, tmp_path: Path) -> None:
+    out = tmp_path / "tiles"
+    first = write_tiles(twin.buildings, twin.solids, twin.triangles, out, leaf=100, inner=20)
+    assert first.written == first.tiles > 20
+    again = write_tiles(twin.buildings, twin.solids, twin.triangles, out, leaf=100, inner=20)
+    assert (again.written, again.unchanged) == (0, first.tiles)
+    changed = twin.buildings.copy()
+    changed.loc[changed.index[-3:], "name"] = "Renamed"
+    third = write_tiles(changed, twin.solids, twin.triangles, out, leaf=100, inner=20)
+    assert 1 <= third.written <= 3
+    (out / "tiles.json").write_text("{")
+    fourth = write_tiles(changed, twin.solids, twin.triangles, out, leaf=100, inner=20)
+    assert fourth.written == fourth.tiles
+
+
+def test_the_tallest_stand_in_the_root(folder: Path, twin: Twin) -> None:
+    document, body = read_glb(folder / "tiles" / "content" / "root.glb")
+    table = document["extensions"]["EXT_structural_metadata"]["propertyTables"][0]
+    view = document["bufferViews"][table["properties"]["height"]["values"]]
+    heights = np.frombuffer(
+        body[view["byteOffset"] : view["byteOffset"] + view["byteLength"]], "<f4"
+    )
+    assert heights.max() == np.float32(twin.buildings["height"].max())
+    assert heights.mean() > twin.buildings["height"].mean()
+    used = document["extensionsUsed"]
+    assert {"EXT_mesh_features", "EXT_structural_metadata"} <= set(used)
+
+
+def test_a_damaged_twin_is_told(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    tileset = json.loads((copy / "tiles" / "tileset.json").read_text())
+    tileset["root"]["children"][0]["boundingVolume"]["region"][2] += 0.1
+    (copy / "tiles" / "tileset.json").write_text(json.dumps(tileset))
+    next((copy / "tiles" / "content").glob("[0-9]_*.glb")).unlink()
+    with pytest.raises(InputError) as caught:
+        check_twin(copy)
+    assert "outside its parent" in str(caught.value)
+    assert "missing" in str(caught.value)
+    (copy / "web" / "index.html").unlink()
+    with pytest.raises(InputError, match=r"web/index\.html is missing"):
+        check_twin(copy)
+
+
+# --- history ------------------------------------------------------------------------
+
+
+def test_a_second_run_on_the_same_source_changes_nothing(
+    extract: Path, folder: Path, tmp_path: Path
+) -> None:
+    result = city_flow(extract, tmp_path / "b", since=folder / "city.gpkg", date="2026-02-01")
+    assert result["changes"] == {}
+    table = gpd.read_file(tmp_path / "b" / "city.gpkg", layer="buildings")
+    assert set(table["valid_from"].astype(str).str[:10]) == {"2026-01-01"}
+
+
+def _edited(twin: Twin) -> tuple[Twin, dict[str, str]]:
+    """Return the twin of a later day: one gone, one new, one changed, two merged, one split."""
+    table = twin.buildings[twin.buildings["parent"].isna() & ~twin.buildings["whole"]]
+    table = table.reset_index(drop=True).copy()
+    # houses apart from all others, so that each event is its own
+    far = [shapely.box(380_000 + 50 * i, 4_850_000, 380_020 + 50 * i, 4_850_010) for i in range(7)]
+    before = table.iloc[:7].copy().set_geometry(far, crs=table.crs)
+    before["id"] = [f"way/{i}" for i in range(7)]
+    before["height"], before["valid_from"] = 9.0, "2026-01-01"
+    after = before.copy()
+    after["valid_from"] = "2026-03-01"
+    shapes = after.geometry.to_numpy().copy()
+    after.loc[1, "height"] = 12.0  # changed
+    shapes[2] = shapely.box(380_100, 4_850_000, 380_170, 4_850_010)  # takes in way/3
+    half = shapely.box(380_200, 4_850_000, 380_210, 4_850_010)
+    other = shapely.box(380_210, 4_850_000, 380_220, 4_850_010)
+    shapes[4] = half
+    after = after.set_geometry(shapes, crs=table.crs)
+    import pandas as pd
+
+    extra = after.iloc[[4, 4]].copy()
+    extra["id"] = ["way/90", "way/91"]
+    extra = extra.set_geometry(
+        [other, shapely.box(390_000, 4_850_000, 390_010, 4_850_010)], crs=table.crs
+    )
+    after = pd.concat([after.drop(index=[3, 5]), extra], ignore_index=True)
+    names = {"changed": "way/1", "merged": "way/2", "split": "way/4", "created": "way/91",
+             "abolished": "way/5"}  # fmt: skip
+    old = Earlier(before, None, None)
+    return replace(twin, buildings=after), {**names, "old": old}  # type: ignore[dict-item]
+
+
+def test_every_register_event_is_told_and_nothing_is_deleted(twin: Twin) -> None:
+    later, names = _edited(twin)
+    updated, changes = compare(later, names.pop("old"))  # type: ignore[arg-type]
+    told = {k: set(v) for k, v in changes.groupby("change")["id"]}
+    for change, name in names.items():
+        assert name in told[change], change
+    height = changes[(changes["id"] == "way/1") & (changes["field"] == "height")].iloc[0]
+    assert (height["old"], height["new"]) == ("9", "12")
+    merged = changes[changes["change"] == "merged"].iloc[0]
+    assert merged["old"] == "way/2, way/3"
+    split = changes[changes["change"] == "split"].iloc[0]
+    assert split["new"] == "way/4, way/90"
+    valid = updated.buildings.set_index("id")["valid_from"]
+    assert valid["way/0"] == "2026-01-01"
+    assert valid["way/1"] == "2026-03-01"
+    ended = updated.layers["history"].set_index("id")["valid_to"]
+    assert {"way/1", "way/2", "way/3", "way/4", "way/5"} <= set(ended.index)
+    assert set(ended) == {"2026-03-01"}
+
+
+def test_an_earlier_day_and_another_file_are_refused(
+    twin: Twin, folder: Path, tmp_path: Path
+) -> None:
+    earlier = read_objects(folder)
+    old = replace(twin, buildings=twin.buildings.assign(valid_from="2020-01-01"))
+    with pytest.raises(InputError, match="later day"):
+        compare(old, earlier)
+    with pytest.raises(InputError, match="does not exist"):
+        read_objects(tmp_path / "none.gpkg")
+
+
+# --- index --------------------------------------------------------------------------
+
+
+def test_the_index_answers_from_disk_as_geometry_does(folder: Path, twin: Twin) -> None:
+    table = twin.buildings[twin.buildings["lod"] != "0.2"]
+    box = table.total_bounds
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    with open_twin(folder) as index:
+        got = set(index.query((x - 200, y - 200, 30.0, x + 200, y + 200, 500.0)))
+        b = table.bounds
+        wanted = table[
+            (b["minx"] <= x + 200) & (b["maxx"] >= x - 200) & (b["miny"] <= y + 200)
+            & (b["maxy"] >= y - 200) & (table["height"] >= 30.0)
+        ]  # fmt: skip
+        assert got == set(wanted["id"])
+        assert len(index.query(tuple(box))) == len(table)
+        tallest = table.loc[table["height"].idxmax()]
+        point = tallest.geometry.representative_point()
+        assert index.nearest((point.x, point.y, tallest["height"] + 1)) == [tallest["id"]]
+        down = index.ray((point.x, point.y, 400.0), (0, 0, -2.0), 500.0)
+        assert down[0] == tallest["id"]
+        with pytest.raises(InputError):
+            index.query((1, 2, 0, 1))
+    with pytest.raises(InputError, match="index3d"):
+        open_twin(folder / "web")
