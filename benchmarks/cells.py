@@ -73,11 +73,11 @@ def make(folder: Path, shape: tuple[int, int]) -> dict[str, Path]:
     cy[0], cx[0], people[0] = height // 2, width // 2, 5e6
     order = np.argsort(cy)
     cy, cx, people = cy[order], cx[order], people[order]
-    common = dict(
-        driver="GTiff", height=height, width=width, count=1, crs=CRS, tiled=True,
-        blockxsize=512, blockysize=512, transform=Affine(1000, 0, -18_041_000, 0, -1000, 9e6),
-        num_threads="ALL_CPUS", bigtiff="IF_SAFER",
-    )  # fmt: skip
+    common = {
+        "driver": "GTiff", "height": height, "width": width, "count": 1, "crs": CRS,
+        "tiled": True, "blockxsize": 512, "blockysize": 512, "num_threads": "ALL_CPUS",
+        "transform": Affine(1000, 0, -18_041_000, 0, -1000, 9e6), "bigtiff": "IF_SAFER",
+    }  # fmt: skip
     sinks = {
         "pop32": rasterio.open(
             paths["pop32"], "w", dtype="float32", compress="DEFLATE", nodata=-200, **common
@@ -313,7 +313,11 @@ def measure(kind: str, **job: object) -> dict[str, float]:
     text = json.dumps({"kind": kind, **job})
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "pipeline")}
     done = subprocess.run(
-        [sys.executable, __file__, "--child", text], capture_output=True, text=True, env=env
+        [sys.executable, __file__, "--child", text],
+        capture_output=True,
+        text=True,
+        env=env,
+        check=False,
     )
     if done.returncode:
         raise SystemExit(done.stderr)

@@ -11,6 +11,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.xr import xr_coords
+
 from qala.census import Spread, grid_from_points, reconcile
 from qala.errors import InputError
 from qala.grid import ghsl_geobox

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import shapely
+
 from qala.errors import InputError
 from qala.kazakhstan import cut_exclaves, populate, prepare_regions, prepare_turkistan
 

@@ -14,6 +14,8 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.xr import xr_coords
+from shapely.geometry import box
+
 from qala.errors import InputError
 from qala.grid import GHSL_CRS, ghsl_geobox
 from qala.raster import open_raster
@@ -28,7 +30,6 @@ from qala.rates import (
 from qala.rules import level_codes
 from qala.units import classify_units
 from qala.vector import read_units
-from shapely.geometry import box
 
 KM = 1_000.0
 LEFT, TOP = 5_000_000.0, 5_000_000.0

@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 import rasterio
 import shapely
+from scipy import ndimage
+
 from qala.grid import GHSL_ORIGIN, geobox_of
 from qala.raster import open_raster
 from qala.resources import resource
 from qala.units import coverage
-from scipy import ndimage
 
 SAMPLE = resource("sample")
 RASTERS = sorted(SAMPLE.glob("*.tif"))

@@ -15,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
+from shapely.geometry import Point, box
+
 from qala.errors import InputError
 from qala.grid import GHSL_CRS, geobox_of, ghsl_geobox
 from qala.raster import open_raster
@@ -26,7 +28,6 @@ from qala.units import (
     level2_class,
 )
 from qala.vector import read_units
-from shapely.geometry import Point, box
 
 KM = 1_000.0
 LEFT, TOP = 5_000_000.0, 5_000_000.0

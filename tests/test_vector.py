@@ -11,10 +11,11 @@ import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shapely.geometry import LineString, MultiPolygon, Point, Polygon, box
+
 from qala.errors import InputError
 from qala.grid import GHSL_CRS, ghsl_geobox
 from qala.vector import check_units, read_units, to_crs_of
-from shapely.geometry import LineString, MultiPolygon, Point, Polygon, box
 
 KM = 1_000.0
 

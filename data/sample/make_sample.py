@@ -26,11 +26,12 @@ import shapely
 import xarray as xr
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
+from scipy.ndimage import gaussian_filter
+
 from qala.census import Spread
 from qala.kazakhstan import OSM_NOTICE, Turkistan, around, populate, prepare_turkistan
 from qala.raster import write_raster
 from qala.units import coverage
-from scipy.ndimage import gaussian_filter
 
 log = logging.getLogger("qala.sample")
 

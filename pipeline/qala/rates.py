@@ -660,7 +660,7 @@ def _official_of(
             f"ids of column {id!r}, such as {some(sorted(known))}",
             "correct them, or take out rows that are no units, such as totals",
         )
-    dated = table["epoch"].notna().all()
+    dated = bool(table["epoch"].notna().all())
     if dated and list(epochs) == [None] and table["epoch"].nunique() == 1:
         log.info("%s: figures of %s beside a grid without epoch", name, table["epoch"].iloc[0])
         table, dated = table.assign(epoch=None), False

@@ -1,0 +1,1 @@
+"""Exports: one room per format."""
