@@ -152,9 +152,9 @@ def embed_project(
             "(name TEXT PRIMARY KEY, metadata BLOB, content BLOB)"
         )
         db.execute("INSERT OR REPLACE INTO qgis_projects VALUES (?,?,?)", (PROJECT, note, content))
-        for row, style in db.execute("SELECT id, styleQML FROM layer_styles").fetchall():
-            named = db.execute("SELECT styleName FROM layer_styles WHERE id = ?", (row,)).fetchone()
-            code = {"Русский": "ru", "Қазақша": "kk"}.get(named[0], "en")
+        query = "SELECT id, styleName, styleQML FROM layer_styles"
+        for row, name, style in db.execute(query).fetchall() if styles else ():
+            code = {"Русский": "ru", "Қазақша": "kk"}.get(name, "en")
             db.execute(
                 "UPDATE layer_styles SET styleQML = ? WHERE id = ?", (_with_words(style, code), row)
             )
