@@ -682,6 +682,19 @@ def safe_url(url: str) -> str:
     return f"{parts.scheme}://{host}{parts.path}" + ("?…" if parts.query else "")
 
 
+def scrub(text: str) -> str:
+    """Return a text with the secrets of its addresses blotted out.
+
+    Examples
+    --------
+    >>> scrub("got https://ann:pw@host/a?token=abc&x=1, then tcp://b:c@host:8786")
+    'got https://…@host/a?token=…&x=1, then tcp://…@host:8786'
+    """
+    text = re.sub(r"(?<=://)[^/\s@\"']+@", "…@", text)
+    words = "|".join(_SECRET_KEYS)
+    return re.sub(rf"(?i)([?&][^=&\s]*(?:{words})[^=&\s]*=)[^&\s\"',;)]+", r"\1…", text)
+
+
 # --- a run's result as an item ---------------------------------------------------------
 
 

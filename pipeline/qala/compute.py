@@ -177,14 +177,19 @@ def store(lazies: list[Any], sinks: list[Any]) -> None:
     for lazy, sink in zip(lazies, sinks, strict=True):
         blocks += list(lazy.to_delayed().ravel())
         targets += [(sink, where) for where in slices_from_chunks(lazy.chunks)]
-    futures = active.compute(blocks)
     where: dict[str, list[Any]] = {}
-    for future, target in zip(futures, targets, strict=True):
-        where.setdefault(future.key, []).append(target)
-    waiting = as_completed({f.key: f for f in futures}.values(), with_results=True)
-    # each block leaves the workers' memory once it is written
-    del futures, future
-    for done, values in waiting:
-        for sink, key in where[done.key]:
-            sink[key] = values
-        done.release()
+    # told here already: to those who write files, a broken connection looks like a broken disk
+    with _losing(active, "the Dask cluster"):
+        futures = active.compute(blocks)
+        for future, target in zip(futures, targets, strict=True):
+            where.setdefault(future.key, []).append(target)
+        waiting = as_completed({f.key: f for f in futures}.values(), with_results=True)
+        # each block leaves the workers' memory once it is written
+        del futures, future
+        for done, values in waiting:
+            if isinstance(values, BaseException):
+                # a future that was cancelled hands its error over as if it were its result
+                raise values
+            for sink, key in where[done.key]:
+                sink[key] = values
+            done.release()
