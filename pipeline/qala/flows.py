@@ -353,7 +353,7 @@ def urbanisation(
     TemporaryError
         When another run holds the folder.
     """
-    from qala import provenance
+    from qala import catalog, provenance
     from qala.config import input_files, require_files
 
     folder = Path(out or workflow.out or "out").resolve()
@@ -370,6 +370,7 @@ def urbanisation(
         before = provenance.read_record(folder) or {}
         files, tables, more = result
         record = recorder.record(files, stage, **more)
+        files.append(catalog.write_item(stage, record))
         kept = {o["path"] for o in record["outputs"]}
         obsolete = [o["path"] for o in before.get("outputs", []) if o["path"] not in kept]
         files.append(provenance.write_json(stage / provenance.RECORD, record))

@@ -23,6 +23,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from qala.catalog import scrub
 from qala.errors import InputError, TemporaryError
 from qala.raster import require_closed, require_writable, tidy_folders
 
@@ -116,8 +117,9 @@ class Recorder:
         self.started = datetime.now(UTC)
         self._clock = time.perf_counter()
         self.inputs = [describe_input(p) for p in with_parts(inputs) if p.is_file()]
-        self.parameters = dict(parameters)
-        self.key = run_key(self.parameters, self.inputs)
+        self.key = run_key(parameters, self.inputs)
+        # addresses may carry passwords; they decide the key, and are kept nowhere
+        self.parameters: dict[str, Any] = json.loads(scrub(json.dumps(parameters, default=str)))
         self.steps: list[dict[str, Any]] = []
         self.warnings: list[str] = []
 
@@ -138,7 +140,7 @@ class Recorder:
 
         class Keeper(logging.Handler):
             def emit(self, record: logging.LogRecord) -> None:
-                keep.append(record.getMessage())
+                keep.append(scrub(record.getMessage()))
 
         handler = Keeper(logging.WARNING)
         log.addHandler(handler)
@@ -157,7 +159,7 @@ class Recorder:
             "seconds": round(time.perf_counter() - self._clock, 3),
             "host": platform.node(),
             "platform": platform.platform(),
-            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "command": [scrub(a) for a in (Path(sys.argv[0]).name, *sys.argv[1:])],
             "versions": versions(),
             "parameters": self.parameters,
             "inputs": self.inputs,
