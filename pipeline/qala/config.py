@@ -6,9 +6,17 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from qala.errors import InputError, Problems, ProblemsError
 from qala.resources import resource
@@ -18,7 +26,11 @@ MAX_BYTES = 1_000_000
 #: a workflow nests four levels deep; the reader of YAML recurses
 MAX_DEPTH = 30
 
+#: names of types that stand between the keys in pydantic's places
+_TYPE_TAG = re.compile(r"(str|int|float|bool|list\[.*\]|dict\[.*\])")
+
 Source = str | list[str]
+Model = TypeVar("Model", bound="Run")
 
 
 class _Model(BaseModel):
@@ -126,10 +138,9 @@ class Outputs(_Model):
     )
 
 
-class Workflow(_Model):
-    """A run of qala."""
+class Run(_Model):
+    """What every recipe has."""
 
-    workflow: Literal["urbanisation"] = Field(description="which recipe")
     title: dict[Literal["en", "ru", "kk"], str] | str = Field("", description="name of the region")
     synthetic: bool = Field(False, description="mark every picture as synthetic")
     sources: list[str] = Field(default_factory=list, description="citations and licences")
@@ -142,8 +153,6 @@ class Workflow(_Model):
     )
     inputs: Inputs
     cells: CellsStep = Field(default_factory=lambda: CellsStep.model_validate({}))
-    units: UnitsStep = Field(default_factory=UnitsStep)
-    outputs: Outputs = Field(default_factory=lambda: Outputs.model_validate({}))
 
     @field_validator("bbox")
     @classmethod
@@ -155,7 +164,7 @@ class Workflow(_Model):
         return value
 
     @model_validator(mode="after")
-    def _enough(self) -> Workflow:
+    def _enough(self) -> Run:
         given = self.inputs
         if given.prepared is None and given.population is None:
             if given.census is None or given.census.points is None:
@@ -169,9 +178,115 @@ class Workflow(_Model):
         return self
 
 
+class Workflow(Run):
+    """A run from grids and units to urban shares, maps, tables and a report."""
+
+    workflow: Literal["urbanisation"] = Field(description="which recipe")
+    units: UnitsStep = Field(default_factory=UnitsStep)
+    outputs: Outputs = Field(default_factory=lambda: Outputs.model_validate({}))
+
+
+class DivideInput(_Model):
+    """How the land of the units is divided among the places, to the nearest."""
+
+    id: str = Field("id", description="column of ids in the places")
+    unit: str = Field("unit", description="column of the places that names their unit")
+    population: str = Field("population", description="column of people in the places")
+
+
+class AreaInputs(Inputs):
+    """What functional urban areas are drawn from."""
+
+    network: str | None = Field(
+        None, description="network of `qala network`, or an OpenStreetMap extract"
+    )
+    flows: str | None = Field(None, description="commuters: origin, destination, commuters")
+    employed: str | None = Field(None, description="employed residents: unit, employed")
+    cores: str | None = Field(None, description="given cores: unit, city")
+    calibrate: str | None = Field(None, description="flows on the same units to fit the decay on")
+    divide: DivideInput | None = Field(
+        None, description="divide the units among the places; units of settlements"
+    )
+
+
+class AreasStep(_Model):
+    """How areas are drawn."""
+
+    method: Literal["flows", "network", "distance", "isochrone", "cellwise"] = Field(
+        description="given flows, or an estimate from network minutes or straight lines; or one "
+        "of the baselines"
+    )
+    epoch: int | None = Field(None, description="epoch of the people; default: the last official")
+    threshold: float = Field(0.15, gt=0, le=1, description="share of commuters that joins a unit")
+    beta: float | None = Field(None, gt=0, description="decay per km or minute")
+    minutes: float = Field(90.0, gt=0, description="limit of the isochrone")
+    min_city: float = Field(100_000.0, ge=0, description="least people of an isochrone's city")
+    city_share: float = Field(
+        0.5, gt=0, le=1, description="share of people in a centre that makes a city"
+    )
+    merge: bool | None = Field(None, description="join cities; default: unless they are given")
+    unknown: Literal["error", "outside"] = Field(
+        "error", description="flows of units that are not in the layer"
+    )
+    reporting: str | None = Field(None, description="column of units by which rates are told")
+    minimum_flow: float = Field(100.0, ge=0, description="smallest flow drawn, commuters")
+
+
+class AreaOutputs(_Model):
+    """What comes out."""
+
+    language: Literal["en", "ru", "kk"] = "en"
+    figures: bool = True
+    sensitivity: bool = True
+
+
+class AreasWorkflow(Run):
+    """A run from units, people and commuting to functional urban areas."""
+
+    workflow: Literal["functional_areas"] = Field(description="which recipe")
+    inputs: AreaInputs
+    areas: AreasStep
+    outputs: AreaOutputs = Field(default_factory=AreaOutputs)
+
+    @model_validator(mode="after")
+    def _fits(self) -> AreasWorkflow:
+        given, method, wrong = self.inputs, self.areas.method, []
+        if given.units is None and given.prepared is None:
+            wrong.append("inputs.units is missing")
+        if method == "flows" and given.flows is None:
+            wrong.append("areas.method flows needs inputs.flows")
+        if method == "network" and given.network is None:
+            wrong.append("areas.method network needs inputs.network")
+        if given.flows is not None and method != "flows":
+            wrong.append(f"inputs.flows is given, and areas.method is {method}")
+        if given.network is not None and method == "distance":
+            wrong.append("inputs.network is given, and areas.method is distance")
+        if given.divide is not None and given.places is None and given.prepared is None:
+            wrong.append("inputs.divide needs inputs.places")
+        for name, value in (("calibrate", given.calibrate), ("beta", self.areas.beta)):
+            if value is not None and method not in ("network", "distance"):
+                wrong.append(f"{name} is given, and areas.method is {method}: no estimate")
+        if given.calibrate is not None and self.areas.beta is not None:
+            wrong.append("inputs.calibrate and areas.beta are both given")
+        if given.cores is not None and method == "cellwise":
+            wrong.append("inputs.cores is given, and areas.method cellwise grows urban centres")
+        if given.employed is not None and given.flows is None and given.calibrate is None:
+            wrong.append("inputs.employed needs inputs.flows or inputs.calibrate")
+        if wrong:
+            raise ValueError("\n".join(wrong))
+        return self
+
+
+#: recipe → the model of its page
+RECIPES: dict[str, type[Workflow] | type[AreasWorkflow]] = {
+    "urbanisation": Workflow,
+    "functional_areas": AreasWorkflow,
+}
+
+
 def load_workflow(
     path: str | Path, *, settings: Sequence[str] = (), environ: Mapping[str, str] | None = None
-) -> Workflow:
+) -> Workflow | AreasWorkflow:
     """Read and check a workflow.
 
     Parameters
@@ -185,8 +300,8 @@ def load_workflow(
 
     Returns
     -------
-    Workflow
-        Paths are absolute.
+    Workflow or AreasWorkflow
+        By its key ``workflow``. Paths are absolute.
 
     Raises
     ------
@@ -216,10 +331,12 @@ def load_workflow(
             continue
         _assign(raw, key.strip().split("."), value, problems)
     filled = _fill(raw, dict(os.environ if environ is None else environ), problems, "")
+    recipe = filled.get("workflow")
+    model = RECIPES.get(recipe, Workflow) if isinstance(recipe, str) else Workflow
     try:
-        checked = Workflow.model_validate(filled)
+        checked = model.model_validate(filled)
     except ValidationError as error:
-        for item in error.errors():
+        for item in _merged(error.errors()):
             _explain(problems, item)
         problems.raise_if_any()
         raise
@@ -229,13 +346,14 @@ def load_workflow(
 
 def workflow_schema() -> dict[str, Any]:
     """Return the JSON schema of a workflow, for editors that complete and check YAML."""
-    schema = Workflow.model_json_schema()
+    either = Annotated[Workflow | AreasWorkflow, Field(discriminator="workflow")]
+    schema: dict[str, Any] = TypeAdapter(either).json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "qala workflow"
     return schema
 
 
-def title_of(workflow: Workflow, lang: str) -> str:
+def title_of(workflow: Run, lang: str) -> str:
     """Return the region's name in a language."""
     title = workflow.title
     if isinstance(title, str):
@@ -376,9 +494,27 @@ def _fill(value: Any, environ: Mapping[str, str], problems: Problems, key: str) 
     return re.sub(r"\$\{(\w+)\}", named, value)
 
 
+def _merged(items: Sequence[Any]) -> list[dict[str, Any]]:
+    """Make one problem of the several that a key of several types gives."""
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for item in items:
+        loc = tuple(item["loc"])
+        tagged = bool(loc) and _TYPE_TAG.fullmatch(str(loc[-1])) is not None
+        if not tagged:
+            found[loc] = dict(item)
+        elif any(len(i["loc"]) > len(loc) and i["loc"][: len(loc) - 1] == loc[:-1] for i in items):
+            # another type fits the value, and says what is wrong inside it
+            continue
+        elif (*loc[:-1], "*") in found:
+            found[(*loc[:-1], "*")]["msg"] += f" or {item['msg'].removeprefix('Input should be ')}"
+        else:
+            found[(*loc[:-1], "*")] = {**item, "loc": loc[:-1]}
+    return list(found.values())
+
+
 def _explain(problems: Problems, item: Any) -> None:
-    key = ".".join(str(p) for p in item["loc"] if p not in ("dict[int,union[str,list[str]]]",))
-    key = re.sub(r"\.(str|list\[str\]|dict\[[^\]]*\]+|int|float|bool)(?=\.|$)", "", key)
+    parts = [str(p) for p in item["loc"]]
+    key = ".".join(p for p in parts if p != "[key]" and not _TYPE_TAG.fullmatch(p))
     kind, text = item["type"], item["msg"].removeprefix("Value error, ")
     if kind == "extra_forbidden":
         problems.add(
@@ -394,7 +530,16 @@ def _explain(problems: Problems, item: Any) -> None:
         problems.add(f"{key} is {shown[:80]}", text[0].lower() + text[1:])
 
 
-def _absolute(workflow: Workflow, file: Path) -> Workflow:
+#: inputs that are paths, or hold them
+_PATHS = ("population", "built", "land", "official", "places")
+_AREA_PATHS = ("network", "flows", "employed", "cores", "calibrate")
+
+
+def _paths_of(given: Inputs) -> tuple[str, ...]:
+    return (*_PATHS, *_AREA_PATHS) if isinstance(given, AreaInputs) else _PATHS
+
+
+def _absolute(workflow: Model, file: Path) -> Model:
     """Make every path absolute: relative ones start at ``data``, else at the YAML file."""
     if workflow.data == "sample":
         base = resource("sample")
@@ -416,10 +561,7 @@ def _absolute(workflow: Workflow, file: Path) -> Workflow:
         return [place(v) for v in value] if isinstance(value, list) else place(value)
 
     given = workflow.inputs
-    changes: dict[str, Any] = {
-        name: source(getattr(given, name))
-        for name in ("population", "built", "land", "official", "places")
-    }
+    changes: dict[str, Any] = {name: source(getattr(given, name)) for name in _paths_of(given)}
     if given.units is not None:
         changes["units"] = given.units.model_copy(update={"path": place(given.units.path)})
     if given.census is not None:
@@ -430,7 +572,7 @@ def _absolute(workflow: Workflow, file: Path) -> Workflow:
     return workflow.model_copy(update={"inputs": inputs, "data": str(base)})
 
 
-def input_files(workflow: Workflow) -> list[Path]:
+def input_files(workflow: Run) -> list[Path]:
     """Return every file the workflow names, without repeats."""
     given = workflow.inputs
     found: list[str] = []
@@ -446,7 +588,7 @@ def input_files(workflow: Workflow) -> list[Path]:
         else:
             found.append(value)
 
-    for name in ("population", "built", "land", "official", "places"):
+    for name in _paths_of(given):
         add(getattr(given, name))
     if given.units is not None:
         found.append(given.units.path)
@@ -460,7 +602,7 @@ def input_files(workflow: Workflow) -> list[Path]:
     return [Path(p) for p in dict.fromkeys(found)]
 
 
-def require_files(workflow: Workflow) -> None:
+def require_files(workflow: Run) -> None:
     """Refuse a workflow whose files are absent, naming all of them.
 
     Raises

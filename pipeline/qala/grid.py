@@ -130,8 +130,17 @@ def same_crs(one: Any, other: Any) -> bool:
     a, b = (pyproj.CRS.from_user_input(crs) for crs in (one, other))
     if a.equals(b, ignore_axis_order=True):
         return True
-    codes = [crs.to_authority(min_confidence=70) for crs in (a, b)]
+    # a file's own code first: datum ensembles and axis order make equal WKTs look unlike
+    codes = [_code_of(crs) for crs in (a, b)]
     return codes[0] is not None and codes[0] == codes[1]
+
+
+def _code_of(crs: Any) -> tuple[str, str] | None:
+    named = crs.to_json_dict().get("id")
+    if named:
+        return str(named["authority"]), str(named["code"])
+    found: tuple[str, str] | None = crs.to_authority(min_confidence=70)
+    return found
 
 
 def is_equal_area(crs: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sqlite3
@@ -16,6 +17,7 @@ from qala.errors import InputError, QalaError, TemporaryError
 _RASTERS = {".tif", ".tiff", ".vrt", ".img", ".nc", ".asc", ".cog"}
 _VECTORS = {".gpkg", ".geojson", ".json", ".shp", ".fgb", ".parquet", ".kml", ".gml"}
 _TABLES = {".csv", ".tsv"}
+_PICTURES = {".png", ".html"}
 #: cells read from a raster to judge its values; beyond, strips are sampled
 _ALL_CELLS = 30_000_000
 
@@ -70,14 +72,23 @@ def inspect_file(path: Path) -> Finding:
             return _workflow(path)
         if suffix in _TABLES:
             return _table(path)
+        if suffix == ".pbf":
+            return _extract(path)
+        if suffix in {".json", ".geojson"} and not _is_geojson(path):
+            return _json(path)
         if suffix in _VECTORS:
             return _vector(path)
+        if suffix in _PICTURES:
+            return _picture(path)
     except QalaError as error:
         return Finding(path, "file", problems=[str(error)])
     return Finding(
         path,
         "unknown kind",
-        problems=["qala reads rasters, vector layers, tables (CSV) and workflows (YAML)"],
+        problems=[
+            "qala reads rasters, vector layers, tables (CSV), OSM extracts (PBF), CityJSON and "
+            "workflows (YAML): save or export it as one of these"
+        ],
     )
 
 
@@ -263,6 +274,8 @@ def _vector(path: Path) -> Finding:
         ValueError,
     ) as error:
         return Finding(path, kind, problems=[f"it cannot be read ({error}): export it again"])
+    if not frames:
+        problems.append("it holds no layer: export it again")
     for name, frame in frames:
         label = f"layer {name}" if name else "layer"
         if not isinstance(frame, gpd.GeoDataFrame):
@@ -297,6 +310,110 @@ def _has_geometry(path: Path) -> bool:
     import pyarrow.parquet
 
     return b"geo" in (pyarrow.parquet.read_schema(path).metadata or {})
+
+
+def _is_geojson(path: Path) -> bool:
+    """Tell GeoJSON from other JSON by how it begins."""
+    with path.open("rb") as handle:
+        head = handle.read(4_096)
+    return path.suffix.lower() == ".geojson" or b"Feature" in head or b"coordinates" in head
+
+
+def _json(path: Path) -> Finding:
+    """Check a JSON document that is no layer: a schema, a record, a style."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        return Finding(path, "JSON", problems=[f"it cannot be read ({error}): export it again"])
+    keys = (
+        ", ".join(list(value)[:8])
+        if isinstance(value, dict)
+        else f"{len(value)} values"
+        if isinstance(value, list)
+        else type(value).__name__
+    )
+    return Finding(path, "JSON", [("holds", keys)], notes=["no vector layer"])
+
+
+def _picture(path: Path) -> Finding:
+    """Check that a picture or page of a report is whole."""
+    data = path.read_bytes()
+    if path.suffix.lower() == ".png":
+        whole = data.startswith(b"\x89PNG\r\n\x1a\n") and b"IEND" in data[-16:]
+        kind = "picture"
+    else:
+        whole = b"</html>" in data[-64:].lower()
+        kind = "page"
+    problems = [] if whole else ["it is cut short: run the workflow again"]
+    return Finding(path, kind, [("size", f"{len(data):,} bytes")], problems)
+
+
+def _extract(path: Path) -> Finding:
+    """Check an OSM extract: every block there to its last byte, without unpacking them."""
+    import osmium
+
+    kind, blocks, at = "OSM extract", 0, 0
+    size = path.stat().st_size
+    with path.open("rb") as handle:
+        while at < size:
+            length = int.from_bytes(handle.read(4), "big")
+            # the format allows headers of 64 KiB and blocks of 32 MiB
+            header = handle.read(length) if 0 < length <= 65_536 else b""
+            data = _block_size(header) if header and len(header) == length else None
+            if data is None or data > 32 * 2**20:
+                return Finding(path, kind, problems=[
+                    f"no block of OSM data at byte {at:,}: it is no PBF file or damaged; "
+                    "fetch it again"
+                ])  # fmt: skip
+            at += 4 + length + data
+            blocks += 1
+            handle.seek(at)
+    if at != size:
+        return Finding(path, kind, problems=[
+            f"it breaks off in its block {blocks} ({at - size:,} bytes are missing): fetch it again"
+        ])  # fmt: skip
+    try:
+        with osmium.io.Reader(str(path), osmium.osm.NOTHING) as reader:
+            header, box = reader.header(), reader.header().box()
+            facts = [("blocks", f"{blocks:,}"), ("made by", header.get("generator", "unknown"))]
+            when = header.get("osmosis_replication_timestamp", "")
+            facts += [("as of", when)] if when else []
+            facts += [("box", str(box))] if box.valid() else []
+    except RuntimeError as error:
+        return Finding(path, kind, problems=[f"it cannot be read ({error}): fetch it again"])
+    return Finding(path, kind, facts, notes=["© OpenStreetMap contributors, ODbL 1.0"])
+
+
+def _block_size(header: bytes) -> int | None:
+    """Return the size of the block that a header of the PBF format announces, or None."""
+    at, size, kind = 0, None, b""
+
+    def number() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = header[at]
+            at += 1
+            value |= (byte & 127) << shift
+            if byte < 128:
+                return value
+            shift += 7
+
+    try:
+        while at < len(header):
+            tag = number()
+            if tag & 7 == 0:
+                value = number()
+                size = value if tag >> 3 == 3 else size
+            elif tag & 7 == 2:
+                length = number()
+                kind = header[at : at + length] if tag >> 3 == 1 else kind
+                at += length
+            else:
+                return None
+    except IndexError:
+        return None
+    return size if kind in (b"OSMHeader", b"OSMData") else None
 
 
 def _sqlite_problems(path: Path) -> list[str]:

@@ -621,7 +621,11 @@ def aggregate(raster: xr.DataArray, factor: int) -> xr.DataArray:
     padded = raster.pad(
         y=(0, -height % factor), x=(0, -width % factor), constant_values=np.nan
     ).drop_vars(list(raster.coords))
-    summed = padded.coarsen(y=factor, x=factor).sum(min_count=1, keep_attrs=True)
+    # in float64: a block of 100 × 100 cells would lose people to rounding
+    filled = padded.fillna(0).astype("float64")
+    summed = filled.coarsen(y=factor, x=factor).sum()
+    known = padded.notnull().coarsen(y=factor, x=factor).any()
+    summed = summed.where(known)
     if raster.attrs.get("units") in ("share", "percent"):
         summed = summed / factor**2
     from odc.geo.xr import xr_coords

@@ -1,0 +1,32 @@
+"""The JSON schema of workflows is what the models say, and the packaged pages keep it."""
+
+from __future__ import annotations
+
+import json
+
+from builders import qala
+
+from qala.config import workflow_schema
+from qala.resources import resource
+
+
+def test_the_schema_is_up_to_date() -> None:
+    text = resource("workflows", "schema.json").read_text(encoding="utf-8")
+    assert json.loads(text) == workflow_schema(), (
+        "made from the models: qala schema > workflows/schema.json"
+    )
+    printed = qala("schema")
+    assert printed.code == 0
+    assert printed.out == text
+
+
+def test_every_key_is_explained() -> None:
+    schema = workflow_schema()
+    parts = {"Workflow": schema, **schema["$defs"]}
+    plain = {"ruleset", "thresholds", "rules", "overlay", "language", "figures", "report",
+             "sensitivity", "inputs", "cells", "units", "outputs"}  # fmt: skip
+    for name, part in parts.items():
+        assert part["additionalProperties"] is False, name
+        assert part["description"], name
+        for key, value in part["properties"].items():
+            assert key in plain or value.get("description"), f"{name}.{key}"
