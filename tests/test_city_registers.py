@@ -56,7 +56,7 @@ def test_import_closes_what_changed_and_refuses_what_is_wrong(folder: Path, tmp_
     assert "category holds moon" in str(caught.value)
     rows["category"] = "settlement"
     rows.to_csv(file, index=False)
-    named = {"number": "cadastral_number"}
+    named = {"cadastral_number": "number"}
     first = import_register(folder, "land_parcels", file, columns=named, date="2026-02-01")
     assert first == {"created": 2, "changed": 0, "unchanged": 0}
     rows.loc[0, "category"] = "industry"

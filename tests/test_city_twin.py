@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from qala.city.check import check_cityjson, check_twin, read_glb
 from qala.city.history import Earlier, compare, read_objects
 from qala.city.twin import Twin, build_twin, city_flow, summary
 from qala.errors import InputError
+from qala.export import tiles3d
 from qala.export.cityjson import unique_vertices, write_cityjson
 from qala.export.tiles3d import write_tiles
 
@@ -229,6 +232,50 @@ def test_a_damaged_twin_is_told(folder: Path, tmp_path: Path) -> None:
     (copy / "web" / "index.html").unlink()
     with pytest.raises(InputError, match=r"web/index\.html is missing"):
         check_twin(copy)
+
+
+VALIDATE = """
+const validator = require('gltf-validator'); const fs = require('fs');
+(async () => {
+  let errors = 0;
+  for (const file of process.argv.slice(1)) {
+    const report = await validator.validateBytes(new Uint8Array(fs.readFileSync(file)));
+    errors += report.issues.numErrors + report.issues.numWarnings;
+  }
+  console.log(errors);
+})();
+"""
+
+
+def test_every_tile_passes_the_gltf_validator(folder: Path) -> None:
+    viewer = Path(tiles3d.__file__).parent / "viewer" / "node_modules"
+    places = os.pathsep.join([str(viewer), os.environ.get("NODE_PATH", "")])
+    env = {**os.environ, "NODE_PATH": places}
+    node = shutil.which("node")
+    if node is None or subprocess.run([node, "-e", "require('gltf-validator')"], env=env,
+                                      capture_output=True, check=False).returncode:  # fmt: skip
+        pytest.skip("no gltf-validator (npm install in pipeline/qala/export/viewer)")
+    files = sorted(str(f) for f in (folder / "tiles" / "content").glob("*.glb"))
+    found = subprocess.run([node, "-e", VALIDATE, *files], env=env, capture_output=True,
+                           text=True, check=True)  # fmt: skip
+    assert found.stdout.strip() == "0"
+
+
+def test_the_geopackages_pass_gdals_own_check(folder: Path) -> None:
+    python = "/usr/bin/python3"
+    module = "osgeo_utils.samples.validate_gpkg"
+    clean = {"PATH": "/usr/bin:/bin"}  # the system's GDAL and nothing of this environment
+    if (
+        not Path(python).exists()
+        or subprocess.run(
+            [python, "-c", f"import {module}"], env=clean, capture_output=True, check=False
+        ).returncode
+    ):
+        pytest.skip("no GDAL for the system's Python (apt-get install python3-gdal)")
+    for name in ("city.gpkg", "registers.gpkg"):
+        found = subprocess.run([python, "-m", module, str(folder / name)], env=clean,
+                               capture_output=True, text=True, check=False)  # fmt: skip
+        assert found.returncode == 0, found.stdout + found.stderr
 
 
 # --- history ------------------------------------------------------------------------

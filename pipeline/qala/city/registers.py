@@ -300,7 +300,7 @@ def import_register(
         GeoPackage, GeoJSON, or CSV with a column ``wkt`` (or ``x`` and ``y``) in the
         twin's CRS.
     columns
-        Column of the source → column of the register, where names differ.
+        Column of the register → column of the source, where names differ.
     source_layer
         Layer of the source, where it has several.
     date
@@ -326,7 +326,9 @@ def import_register(
         raise InputError(f"{file} does not exist", "a twin folder made by qala city")
     now = {x.name: pyogrio.read_dataframe(file, layer=x.name) for x in LAYERS}
     crs = now[layer].crs
-    rows = _read_source(Path(source), source_layer, crs).rename(columns=dict(columns or {}))
+    rows = _read_source(Path(source), source_layer, crs).rename(
+        columns={theirs: ours for ours, theirs in (columns or {}).items()}
+    )
     buildings = pyogrio.read_dataframe(
         Path(twin_dir) / "city.gpkg", layer="buildings", columns=["id"], read_geometry=False
     )
@@ -399,7 +401,7 @@ def _check_rows(
         if field.name not in rows:
             if field.required:
                 problems.add(f"no column {field.name}", field.about,
-                             "name it with --column SOURCE=" + field.name)  # fmt: skip
+                             f"name it with --column {field.name}=COLUMN")  # fmt: skip
             continue
         values = rows[field.name]
         empty = values.isna()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -181,7 +182,8 @@ def build_twin(
     undulation, vertical_datum, min_coverage
         See :func:`qala.city.terrain.base_heights`.
     date
-        Day from which the objects are valid (ISO 8601); today where None.
+        Day from which the objects are valid (ISO 8601); the extract's own day where
+        None, and today where it tells none.
     name
         Name of the city; the extract's file name where None.
     clear_sky_index
@@ -245,7 +247,7 @@ def build_twin(
         table["people"], report = spread_people(table, population, polygon)
     else:
         table["people"] = np.nan
-    day = date or datetime.now(UTC).strftime("%Y-%m-%d")
+    day = date or source_day(osm)
     table["valid_from"], table["valid_to"] = day, pd.Series([None] * len(table), dtype="object")
     others, found = _other_layers(layers, move, crs, day)
     issues += found
@@ -273,6 +275,21 @@ def build_twin(
         times,
         notice,
     )
+
+
+def source_day(osm: str | Path | OsmCity) -> str:
+    """Return the day of an extract by its header, or today where it tells none."""
+    import osmium
+
+    today = datetime.now(UTC).strftime("%Y-%m-%d")
+    if isinstance(osm, OsmCity):
+        return today
+    with osmium.io.Reader(str(osm)) as reader:
+        stamp = reader.header().get("osmosis_replication_timestamp") or ""
+    try:
+        return datetime.fromisoformat(stamp.replace("Z", "+00:00")).strftime("%Y-%m-%d")
+    except ValueError:
+        return today
 
 
 class _Clock:
@@ -479,7 +496,8 @@ def write_gpkg(twin: Twin, path: str | Path, *, lang: str = "en", changes: Any =
             "abstract": (
                 f"3D city layers. Heights: {twin.vertical.datum}; base: {twin.vertical.source}."
             ),
-            "licence": "ODbL 1.0" if twin.notice == NOTICE else twin.notice, "citation": twin.notice,
+            "licence": "ODbL 1.0" if twin.notice == NOTICE else twin.notice,
+            "citation": twin.notice,
             "keywords": ["3D city", "digital twin", "buildings", "OpenStreetMap"],
         },
     )  # fmt: skip
@@ -553,11 +571,7 @@ def city_flow(
     InputError
         When an input can't be used; nothing is written then.
     """
-    from qala.city.index import write_index
     from qala.city.registers import from_twin, write_registers
-    from qala.export.cityjson import write_cityjson
-    from qala.export.tiles3d import write_tiles
-    from qala.export.web import write_web
     from qala.raster import require_writable
 
     folder = Path(out)
@@ -584,12 +598,44 @@ def city_flow(
         listed = pd.concat(kept, ignore_index=True) if kept else changes
     clock = _Clock(twin.timings)
     tell("writing city.gpkg")
-    write_gpkg(twin, folder / "city.gpkg", lang=lang, changes=listed)
-    clock("geopackage")
-    registers = folder / "registers.gpkg"
-    if not registers.exists():  # what was imported stays
-        write_registers(from_twin(twin), registers)
-    clock("registers")
+
+    def geopackages() -> None:
+        write_gpkg(twin, folder / "city.gpkg", lang=lang, changes=listed)
+        registers = folder / "registers.gpkg"
+        if not registers.exists():  # what was imported stays
+            write_registers(from_twin(twin), registers)
+
+    # GDAL writes while Python encodes the other formats
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(geopackages)
+        tiles = _other_exports(twin, folder, tell, clock, terrain=terrain, lang=lang)
+        job.result()
+    clock("geopackage, the rest of it")
+    kinds = np.unique(twin.buildings["lod"].to_numpy(str), return_counts=True)
+    result: dict[str, Any] = {
+        "folder": str(folder),
+        "buildings": int(twin.buildings["parent"].isna().sum()),
+        "solids": int((twin.solids.kinds >= 0).sum()),
+        "lods": dict(zip(kinds[0].tolist(), kinds[1].tolist(), strict=True)),
+        "issues": len(twin.issues),
+        "tiles": tiles,
+        "timings": twin.timings,
+    }
+    if changes is not None:
+        result["changes"] = changes["change"].value_counts().to_dict()
+    return result
+
+
+def _other_exports(
+    twin: Twin, folder: Path, tell: Callable[[str], None], clock: Callable[[str], None], *,
+    terrain: str | Path | None, lang: str,
+) -> Any:  # fmt: skip
+    """Write everything but the GeoPackages; return what was done to the tiles."""
+    from qala.city.index import write_index
+    from qala.export.cityjson import write_cityjson
+    from qala.export.tiles3d import write_tiles
+    from qala.export.web import write_web
+
     tell("writing CityJSON")
     title = tr("city.title", lang, name=twin.name)
     write_cityjson(
@@ -612,19 +658,7 @@ def city_flow(
     summary(twin).to_csv(work, index=False)
     work.replace(folder / "summary.csv")
     clock("summary")
-    kinds = np.unique(twin.buildings["lod"].to_numpy(str), return_counts=True)
-    result: dict[str, Any] = {
-        "folder": str(folder),
-        "buildings": int(twin.buildings["parent"].isna().sum()),
-        "solids": int((twin.solids.kinds >= 0).sum()),
-        "lods": dict(zip(kinds[0].tolist(), kinds[1].tolist(), strict=True)),
-        "issues": len(twin.issues),
-        "tiles": tiles,
-        "timings": twin.timings,
-    }
-    if changes is not None:
-        result["changes"] = changes["change"].value_counts().to_dict()
-    return result
+    return tiles
 
 
 def _extras(twin: Twin) -> dict[str, Any]:

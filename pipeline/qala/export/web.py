@@ -88,7 +88,7 @@ def write_web(
     ground = _ground(twin, box, frame, terrain)
     _replace(target / "ground.js", b"window.QALA_GROUND=" + json.dumps(ground).encode() + b";\n")
     for name in ("viewer.js", "LICENSES.txt"):
-        _replace(target / name, (viewer / "dist" / name).read_bytes())
+        _replace(target / name, (viewer / "bundle" / name).read_bytes())
     _pack(Path(tiles), target / "tiles.js")
     count = int(twin.buildings["parent"].isna().sum())
     words = {
