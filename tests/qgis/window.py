@@ -160,6 +160,25 @@ def main():
     say("no traceback", "Traceback" not in output)
     say("sentence", "has no column 'code'" in output)
 
+    # the same from the toolbox: loaded with the styles of the file
+    import processing
+
+    before = set(QgsProject.instance().mapLayers())
+    processing.runAndLoadResults(
+        "qala:urbanisation",
+        {
+            "POPULATION": "population",
+            "UNITS": "districts",
+            "ID": "unit",
+            "OUTPUT": str(OUT / "box"),
+        },
+    )
+    let_live(1)
+    new = [la for k, la in QgsProject.instance().mapLayers().items() if k not in before]
+    say("toolbox", sorted([la.name(), la.renderer().type()] for la in new))
+    say("menu", [a.text() for m in iface.pluginMenu().actions() if m.text() == "qala"
+                 for a in m.menu().actions()])  # fmt: skip
+
     # what a planner opens
     package = os.environ.get("QALA_TEST_PROJECT")
     if package:

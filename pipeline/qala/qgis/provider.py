@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,11 @@ class _StyledLayer(QgsProcessingLayerPostProcessorInterface):  # type: ignore[mi
             layer.triggerRepaint()
 
 
+#: Processing keeps no reference of its own, and calls them after the algorithm is gone;
+#: the context that loads a layer deletes its processor, so that each layer has one
+_styled: deque[Any] = deque(maxlen=200)
+
+
 class _Algorithm(QgsProcessingAlgorithm):  # type: ignore[misc]
     """What all algorithms share: names, help, waiting for the worker, styled outputs."""
 
@@ -73,8 +79,6 @@ class _Algorithm(QgsProcessingAlgorithm):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__()
-        # Processing keeps no reference of its own to these
-        self._keep: list[Any] = []
         self._scratch = ""
 
     def createInstance(self) -> Any:
@@ -258,9 +262,10 @@ class _Algorithm(QgsProcessingAlgorithm):  # type: ignore[misc]
             details = QgsProcessingContext.LayerDetails(entry.title, context.project(), entry.name)
             if Qgis.QGIS_VERSION_INT >= 33200:
                 details.groupName = self.TITLE
-            processor = _StyledLayer()
-            self._keep.append(processor)
-            details.setPostProcessor(processor)
+            # QGIS 3.22 else takes the table's name
+            details.forceName = True
+            _styled.append(_StyledLayer())
+            details.setPostProcessor(_styled[-1])
             context.addLayerToLoadOnCompletion(source, details)
         return outputs
 

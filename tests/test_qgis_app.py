@@ -1,0 +1,365 @@
+"""QGIS itself: the console without and with a window, and the Processing plugin.
+
+With ``QALA_QGIS_PICTURES`` naming a folder, the screenshots are kept there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import qala
+from qala.export.geopackage import Layer, write_geopackage
+from qala.export.project import embed_project, project_uri
+from qala.qgis import install
+
+pytestmark = pytest.mark.slow
+
+HERE = Path(__file__).parent
+PACKAGE = Path(qala.__file__).parents[1]
+SAMPLE = HERE.parent / "data/sample"
+POPULATION = SAMPLE / "GHS_POP_E2023_SYNTHETIC_54009_1000.tif"
+PICTURE_BYTES = 300_000
+#: as QGIS's own launchers and users' profiles set them
+DIRTY = {
+    "PROJ_LIB": "/usr/share/proj",
+    "GDAL_DATA": "/usr/share/gdal",
+    "PYTHONHOME": "/usr",
+    "LD_LIBRARY_PATH": "/usr/lib/x86_64-linux-gnu",
+}
+
+
+def variables(home: Path, **more: str) -> dict[str, str]:
+    """Return the environment QGIS is started in."""
+    return {
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(home),
+        "TMPDIR": str(home),
+        "XDG_RUNTIME_DIR": str(home),
+        "LC_ALL": "C.UTF-8",
+        "QALA_PYTHON": sys.executable,
+        **more,
+    }
+
+
+def need(*programs: str) -> None:
+    for program in programs:
+        if shutil.which(program, path="/usr/bin:/bin") is None:
+            pytest.skip(f"{program} is not installed (tests/qgis/run.sh installs it)")
+
+
+def facts(lines: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for line in lines:
+        if line.startswith("{"):
+            found.update(json.loads(line))
+    return found
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    folder = tmp_path / "home"
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+@pytest.fixture
+def profiles(tmp_path: Path) -> Path:
+    """A folder of profiles with the plugin installed in profile t."""
+    base = tmp_path / "config"
+    install.install(install.find_profile(base, "t", create=True), sys.executable)
+    return base
+
+
+def keep(picture: Path) -> None:
+    """Keep a screenshot for the documentation, where that is asked for."""
+    assert picture.stat().st_size < PICTURE_BYTES
+    folder = os.environ.get("QALA_QGIS_PICTURES")
+    if folder:
+        shutil.copy(picture, Path(folder) / picture.name)
+
+
+# --- the console without a window -------------------------------------------------------
+
+
+def test_console_functions_in_a_dirty_environment(tmp_path: Path, home: Path):
+    need("qgis_process.bin")
+    run = subprocess.run(
+        ["/usr/bin/python3", str(HERE / "qgis/console.py"), str(PACKAGE), str(SAMPLE),
+         str(tmp_path)],
+        env=variables(home, QT_QPA_PLATFORM="offscreen", **DIRTY), capture_output=True, text=True,
+        timeout=240, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-3000:]
+    found = facts(run.stdout.splitlines())
+    assert found["heavy"] == [], "qala.qgis imports more than qgis and the standard library"
+    assert len(found["ids"]) == 3
+    assert "KZ-өзгерді" in found["ids"], "unsaved edits go in"
+    assert found["back"] == found["ids"], "the selection alone, joined by id"
+    assert found["joined"] is True
+    assert found["still editing"] is True
+    assert found["group"][0] == "Түркістан"
+    assert found["group"][1][:2] == ["Қала орталықтары, 2023", "Аумақтық бірліктер сыныптары"]
+    assert found["styles"] == ["categorizedSymbol", "degurba_l2"]
+    assert found["again"][0] == "Түркістан (2)"
+    assert found["check"] == [True, False]
+    assert found["status"] is True
+    assert found["help"][1] is True
+    sentences = {
+        "no such layer": "'Население' is neither a file nor a layer of the project",
+        "no such column": "layer 'Аудандар' has no column 'code'; expected one of КАТО коды, Атауы",
+        "no id": "no column of unit ids",
+        "wrong rules": "ruleset 'R1999'",
+        "wrong threshold": "'centre_densty' is unknown",
+        "two ways": "distance and isochrone are given",
+        "wrong box": "west < east",
+        "nothing selected": "nothing is selected in layer 'Аудандар'",
+        "no worker": "pip install qala, then qala qgis-setup",
+    }
+    for name, words in sentences.items():
+        returned, said = found[name]
+        assert returned is None
+        assert words in said
+        assert "Traceback" not in said
+    assert found["in a script"][0] == "InputError"
+    # nothing but the result: no temporary files, no half-made folders
+    left = {p.name for p in tmp_path.iterdir()} - {"home"}
+    assert left == {"Нәтиже"}
+    assert not list(home.glob("qala-*"))
+
+
+# --- the console in a window --------------------------------------------------------------
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """What the demo hands to planners, from the sample's units; SYNTHETIC."""
+    import geopandas as gpd
+    import numpy as np
+
+    units = gpd.read_file(SAMPLE / "units.gpkg")
+    codes = np.resize([30, 13, 21, 22, 12, 11], len(units)).astype("int16")
+    folder = tmp_path / "package"
+    folder.mkdir()
+    path = write_geopackage(
+        folder / "urbanisation.gpkg",
+        {"units": Layer(units.assign(degurba_l2=codes), "Units by class", style="units")},
+    )
+    return embed_project(path, title="Opened from the GeoPackage", synthetic=True)
+
+
+def test_console_in_the_window(tmp_path: Path, home: Path, profiles: Path, package: Path):
+    need("qgis", "xvfb-run")
+    out = tmp_path / "out"
+    out.mkdir()
+    command = [
+        "xvfb-run", "-a", "-s", "-screen 0 1600x1000x24", "qgis", "--nologo", "--noversioncheck",
+        "--profiles-path", str(profiles), "--profile", "t",
+        "--code", str(HERE / "qgis/window.py"),
+    ]  # fmt: skip
+    values = variables(
+        home, QALA_TEST_SAMPLE=str(SAMPLE), QALA_TEST_OUT=str(out),
+        QALA_TEST_PROJECT=project_uri(package), **DIRTY,
+    )  # fmt: skip
+    # the profile names the worker, as after qgis-setup
+    del values["QALA_PYTHON"]
+    bytes_before = package.read_bytes()
+    with subprocess.Popen(
+        command, env=values, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            process.wait(timeout=240)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    lines = (out / "window.jsonl").read_text(encoding="utf-8").splitlines()
+    found = facts(lines)
+    assert found.get("done") is True, found.get("failed", lines)
+    # cancelled by its button: nothing of it is left
+    assert found["cancel left"] == []
+    assert found["cancel folder"] is False
+    assert found["layers after cancel"] == 2
+    # the window lived while the worker ran
+    assert found["progress shown"] is True
+    assert found["ticks"] >= 10
+    assert found["longest gap"] < found["seconds"] / 2
+    assert found["quiet"] is True
+    assert found["group"] == "Turkistan"
+    assert found["no traceback"] is True
+    assert found["sentence"] is True
+    assert ["Units by class", "categorizedSymbol"] in found["toolbox"]
+    assert len(found["menu"]) == 3
+    # the project inside a GeoPackage
+    assert found["opened"] is True
+    assert found["title"] == "Opened from the GeoPackage"
+    assert found["crs"] == "EPSG:32642"
+    assert found["warnings"] == []
+    assert found["beside"] == ["urbanisation.gpkg"]
+    assert package.read_bytes() == bytes_before
+    for name in ("qgis-console", "qgis-running", "qgis-project"):
+        picture = out / f"{name}.png"
+        colours_of_the_degree(picture, 0 if name == "qgis-running" else 2_000)
+        keep(picture)
+
+
+def colours_of_the_degree(picture: Path, least: int) -> None:
+    """Look for the official colours of city, suburb and village on a screenshot."""
+    import matplotlib.image as mpimg
+    import numpy as np
+
+    from qala.rules import COLOURS
+
+    image = (mpimg.imread(picture)[..., :3] * 255).round().astype(int)
+    assert image.shape[1] >= 1200
+    for code in (30, 21, 13):
+        count = int((np.abs(image - COLOURS[code]).sum(axis=2) < 6).sum())
+        assert count >= min(least, 200 if code == 30 else least), (picture.name, code, count)
+
+
+# --- Processing ----------------------------------------------------------------------------
+
+
+def process(
+    home: Path, profiles: Path, *arguments: str, **more: str
+) -> subprocess.CompletedProcess[str]:
+    need("qgis_process.bin")
+    plugins = profiles / "profiles/t/python/plugins"
+    values = variables(home, QT_QPA_PLATFORM="offscreen", QGIS_PLUGINPATH=str(plugins), **more)
+    return subprocess.run(
+        ["qgis_process.bin", *arguments], env=values, capture_output=True, text=True, timeout=240,
+        check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def enabled(home: Path, profiles: Path) -> Path:
+    ran = process(home, profiles, "plugins", "enable", "qala")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return profiles
+
+
+def options(values: Mapping[str, Any]) -> list[str]:
+    return [f"--{k}={v}" for k, v in values.items()]
+
+
+def test_plugin_lists_its_algorithms_with_help(home: Path, enabled: Path):
+    listed = process(home, enabled, "list").stdout
+    for name in ("urbanisation", "functionalareas", "traveltimes", "citylayers", "checkdata"):
+        assert f"qala:{name}" in listed
+        text = process(home, enabled, "help", f"qala:{name}").stdout
+        lines = text.splitlines()
+        begin, end = lines.index("Arguments"), lines.index("Outputs")
+        named = [
+            i
+            for i in range(begin, end)
+            if ": " in lines[i] and not lines[i].startswith(("\t", "-"))
+        ]
+        assert named
+        # each parameter has a line of help below its name
+        for i in named:
+            assert lines[i + 1].startswith("\t"), lines[i]
+            assert not lines[i + 1].startswith("\tArgument type"), lines[i]
+
+
+def test_urbanisation_runs_in_a_dirty_environment(tmp_path: Path, home: Path, enabled: Path):
+    out = tmp_path / "нәтиже"
+    given = {"POPULATION": POPULATION, "UNITS": SAMPLE / "units.gpkg", "ID": "unit",
+             "LANGUAGE": 3, "CENTRE_DENSITY": 1500, "OUTPUT": out}  # fmt: skip
+    ran = process(home, enabled, "run", "qala:urbanisation", *options(given), **DIRTY)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    results = dict(
+        line.split(":\t") for line in ran.stdout.split("Results")[-1].splitlines() if ":\t" in line
+    )
+    assert results["OUTPUT"] == str(out)
+    assert results["UNITS_CLASSES"] == f"{out}/urbanisation.gpkg|layername=units"
+    import geopandas as gpd
+
+    units = gpd.read_file(out / "urbanisation.gpkg", layer="units")
+    assert len(units) == 18
+    assert set(units["degurba_l2"]) <= {30, 23, 22, 21, 13, 12, 11}
+    assert not list(home.glob("qala-*"))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "given", "words"),
+    [
+        ("urbanisation", {"POPULATION": POPULATION, "UNITS": SAMPLE / "units.gpkg"}, "ID is empty"),
+        ("urbanisation", {"POPULATION": POPULATION, "RULESET": 9}, "RULESET"),
+        ("functionalareas", {"POPULATION": POPULATION, "UNITS": SAMPLE / "units.gpkg", "ID": "unit",
+                             "HOW": 2}, "FLOWS is empty"),
+        ("urbanisation", {"POPULATION": SAMPLE / "units.gpkg"}, "POPULATION"),
+        ("citylayers", {"OSM": "/nowhere.osm.pbf"}, "neither a file nor a layer"),
+    ],
+)  # fmt: skip
+def test_bad_parameters_are_told(tmp_path, home, enabled, algorithm, given, words):
+    target = tmp_path / "x.gpkg"
+    ran = process(home, enabled, "run", f"qala:{algorithm}", *options(given), f"--OUTPUT={target}")
+    assert ran.returncode != 0
+    assert words in ran.stdout + ran.stderr
+    assert "Traceback" not in ran.stdout + ran.stderr
+    assert not target.exists()
+
+
+def test_check_data_says_what_is_wrong(tmp_path: Path, home: Path, enabled: Path):
+    bad = tmp_path / "bad.tif"
+    bad.write_bytes(b"not a raster")
+    ran = process(home, enabled, "run", "qala:checkdata", f"--FILE={SAMPLE / 'units.gpkg'}")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "SOUND:\ttrue" in ran.stdout
+    ran = process(home, enabled, "run", "qala:checkdata", f"--FILE={bad}")
+    assert "SOUND:\tfalse" in ran.stdout
+    ran = process(home, enabled, "run", "qala:checkdata", f"--FILE={bad}", "--STRICT=true")
+    assert ran.returncode != 0
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_cancel_kills_the_worker_and_leaves_nothing(tmp_path, home, enabled, sent):
+    need("qgis_process.bin")
+    out = tmp_path / "out"
+    given = {"POPULATION": POPULATION, "UNITS": SAMPLE / "units.gpkg", "ID": "unit",
+             "REPORT": "true", "OUTPUT": out}  # fmt: skip
+    plugins = enabled / "profiles/t/python/plugins"
+    values = variables(home, QT_QPA_PLATFORM="offscreen", QGIS_PLUGINPATH=str(plugins))
+    with subprocess.Popen(
+        ["qgis_process.bin", "run", "qala:urbanisation", *options(given)], env=values,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    ) as qgis:  # fmt: skip
+        assert until(lambda: list(out.glob(".qala-staging-*")) or qgis.poll() is not None)
+        [stage] = out.glob(".qala-staging-*")
+        worker = int(stage.name.rpartition("-")[2])
+        qgis.send_signal(sent)
+        assert until(lambda: not Path(f"/proc/{worker}").exists())
+        # QGIS itself ends after SIGINT only once the algorithm has returned
+        qgis.wait(timeout=60)
+    assert not out.exists() or not any(out.rglob("*.*"))
+    assert until(lambda: not list(home.glob("qala-*")), 5)
+
+
+def until(true: Any, seconds: float = 60.0) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if true():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_setup_is_found_by_qgis(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch):
+    need("qgis_process.bin")
+    from qala.cli_qgis import _found_by_qgis
+
+    for name, value in variables(home).items():
+        monkeypatch.setenv(name, value)
+    done = install.install(install.find_profile(tmp_path, "t", create=True))
+    assert _found_by_qgis(done.profile) == "QGIS     finds the plugin"
