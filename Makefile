@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo smoke test test-all test-minimum lint bench clean help setup
+.PHONY: demo smoke test test-all test-minimum test-qgis lint bench clean help setup
 
 help:             ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,9 @@ test-minimum:     ## the tests with the oldest versions that pyproject.toml admi
 	.venv-minimum/bin/pip install -q --disable-pip-version-check -r tests/minimum.txt
 	.venv-minimum/bin/pip install -q --disable-pip-version-check -e '.[test]'
 	.venv-minimum/bin/python -m pytest -m "not slow" $(PYTEST)
+
+test-qgis: setup  ## the tests inside QGIS, which is installed if absent
+	VENV=$(VENV) bash tests/qgis/run.sh
 
 lint: setup       ## ruff and mypy --strict
 	$(BIN)/pip install -q -e '.[dev]'
