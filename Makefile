@@ -29,7 +29,7 @@ test-minimum:     ## the tests with the oldest versions that pyproject.toml admi
 	.venv-minimum/bin/python -m pytest -m "not slow" $(PYTEST)
 
 test-qgis: setup  ## the tests inside QGIS, which is installed if absent
-	VENV=$(VENV) bash tests/qgis/run.sh
+	bash tests/qgis/run.sh $(BIN)/python
 
 lint: setup       ## ruff and mypy --strict
 	$(BIN)/pip install -q -e '.[dev]'
