@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 import qala
-from qala.export.geopackage import Layer, write_geopackage
 from qala.export.project import embed_project, project_uri
-from qala.qgis import install
+from qala.qgis import install, requests
+from qala.qgis.worker import Run
 
 pytestmark = pytest.mark.slow
 
@@ -141,21 +141,56 @@ def test_console_functions_in_a_dirty_environment(tmp_path: Path, home: Path):
 # --- the console in a window --------------------------------------------------------------
 
 
-@pytest.fixture
-def package(tmp_path: Path) -> Path:
-    """What the demo hands to planners, from the sample's units; SYNTHETIC."""
-    import geopandas as gpd
-    import numpy as np
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a run over the sample hands to planners; its grids are SYNTHETIC."""
+    folder = tmp_path_factory.mktemp("package")
+    workflow = requests.urbanisation_workflow(
+        folder / "workflow.yaml",
+        population={2023: [str(POPULATION)]},
+        built={None: [str(SAMPLE / "GHS_BUILT_S_E2023_SYNTHETIC_54009_1000.tif")]},
+        land={None: [str(SAMPLE / "GHS_LAND_E2018_SYNTHETIC_54009_1000.tif")]},
+        units=str(SAMPLE / "units.gpkg"), layer=None, id="unit",
+        official=str(SAMPLE / "official.csv"), places=str(SAMPLE / "settlements.csv"),
+        ruleset="R2023A", rules="2024", thresholds={}, lang="en", title="Turkistan region",
+        report=False, sensitivity=False, repair=False,
+    )  # fmt: skip
+    Run(sys.executable, ["run", str(workflow), "--out", str(folder / "out")]).outcome()
+    sources = [
+        "Boundaries and places: © OpenStreetMap contributors, ODbL 1.0",
+        "Population totals: Bureau of National Statistics of Kazakhstan",
+        "Grids: SYNTHETIC, modelled on GHSL's grid",
+    ]
+    return embed_project(
+        folder / "out/urbanisation.gpkg", title="Turkistan region and Shymkent, 2023",
+        sources=sources, synthetic=True,
+    )  # fmt: skip
 
-    units = gpd.read_file(SAMPLE / "units.gpkg")
-    codes = np.resize([30, 13, 21, 22, 12, 11], len(units)).astype("int16")
+
+@pytest.fixture
+def package(result: Path, tmp_path: Path) -> Path:
+    """The GeoPackage alone in a folder of its own."""
     folder = tmp_path / "package"
     folder.mkdir()
-    path = write_geopackage(
-        folder / "urbanisation.gpkg",
-        {"units": Layer(units.assign(degurba_l2=codes), "Units by class", style="units")},
-    )
-    return embed_project(path, title="Opened from the GeoPackage", synthetic=True)
+    return Path(shutil.copy(result, folder))
+
+
+def test_the_layout_prints(package: Path, tmp_path: Path, home: Path):
+    need("qgis_process.bin")
+    run = subprocess.run(
+        ["/usr/bin/python3", str(HERE / "qgis/project.py"), str(package), str(tmp_path)],
+        env=variables(home, QT_QPA_PLATFORM="offscreen"), capture_output=True, text=True,
+        timeout=120, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-3000:]
+    found = facts(run.stdout.splitlines())
+    assert found["printed"] is True
+    assert found["broken"] == []
+    assert found["warnings"] == []
+    assert "SYNTHETIC" in found["texts"]["sources"]
+    assert "synthetic" in found["items"]
+    colours_of_the_degree(tmp_path / "qgis-layout.png", 2_000)
+    keep(tmp_path / "qgis-layout.png")
 
 
 def test_console_in_the_window(tmp_path: Path, home: Path, profiles: Path, package: Path):
@@ -202,7 +237,7 @@ def test_console_in_the_window(tmp_path: Path, home: Path, profiles: Path, packa
     assert len(found["menu"]) == 3
     # the project inside a GeoPackage
     assert found["opened"] is True
-    assert found["title"] == "Opened from the GeoPackage"
+    assert found["title"] == "Turkistan region and Shymkent, 2023"
     assert found["crs"] == "EPSG:32642"
     assert found["warnings"] == []
     assert found["beside"] == ["urbanisation.gpkg"]
