@@ -13,9 +13,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
 import yaml
-from builders import listing, qala
+from builders import LEFT, TOP, listing, qala, town, write_tif
 
 import qala as package
 from qala.inspection import inspect_file
@@ -206,3 +208,46 @@ def test_dry_runs_write_nothing(tmp_path: Path) -> None:
     assert "units.gpkg" in told.out
     assert str(out) in told.out
     assert not out.exists()
+
+
+def test_grids_of_100_m_are_summed_and_fit_the_other_products(tmp_path: Path) -> None:
+    people = np.kron(town(), np.full((10, 10), 0.01))
+    write_tif(tmp_path / "fine.tif", people[3:, 4:], cell=100.0,
+              origin=(LEFT + 400, TOP - 300))  # fmt: skip
+    write_tif(tmp_path / "B.tif", np.full((12, 14), 1e5), unit="m2")
+    page = tmp_path / "w.yaml"
+    page.write_text(
+        "workflow: urbanisation\noutputs: {figures: false, sensitivity: false}\n"
+        "inputs: {population: {2020: fine.tif}, built: B.tif}\n"
+    )
+    outcome = qala("run", page, "--out", tmp_path / "out")
+    assert outcome.code == 0, outcome.err
+    with rasterio.open(tmp_path / "out" / "rasters" / "degurba_l1_2020.tif") as cells:
+        assert cells.shape == (12, 14)
+        assert (cells.transform.c, cells.transform.f) == (LEFT, TOP)
+        assert (cells.read(1) == 3).sum() == 9
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("name,population\nA,1\n", ["columns name, population", "lon and lat in degrees"]),
+        ("name,lon,lat\nA,east,43\n", ["1 rows have no place in degrees, first row 1"]),
+        ("name,lon,lat\nA,68,43\nB,43,168\n", ["first row 2", "swap the columns"]),
+        ("", ["cannot be read as a table"]),
+        (b"\xff\xfe\x00", ["cannot be read as a table", "UTF-8"]),
+    ],
+)
+def test_places_that_cannot_be_used(tmp_path: Path, table: str | bytes, words: list[str]) -> None:
+    (tmp_path / "places.csv").write_bytes(table if isinstance(table, bytes) else table.encode())
+    write_tif(tmp_path / "P.tif", town())
+    page = tmp_path / "w.yaml"
+    page.write_text(
+        "workflow: urbanisation\noutputs: {figures: false, sensitivity: false}\n"
+        "inputs: {population: P.tif, places: places.csv}\n"
+    )
+    outcome = qala("run", page, "--out", tmp_path / "out")
+    assert outcome.code == 2, outcome
+    for word in words:
+        assert word in outcome.error
+    assert not (tmp_path / "out").exists()

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from qala import raster as module
 from qala.errors import InputError
-from qala.grid import geobox_of
+from qala.grid import GHSL_ORIGIN, geobox_of, ghsl_geobox, grid_differences
 from qala.raster import (
     RasterFile,
     _spread,
@@ -133,20 +133,30 @@ def test_sums_of_blocks(height: int, width: int, factor: int, seed: int) -> None
     values[random.random(values.shape) < 0.2] = np.nan
     lazy = raster(values).copy(data=dask.array.from_array(values, chunks=(7, 5)))
     found = aggregate(lazy, factor).compute()
-    assert geobox_of(found).transform.a == KM * factor
-    assert found.shape == (-(-height // factor), -(-width // factor))
+    box = geobox_of(found)
+    assert box.transform.a == KM * factor
+    # on GHSL's lattice of larger cells
+    for corner, origin in zip((box.transform.c, box.transform.f), GHSL_ORIGIN, strict=True):
+        assert (corner - origin) % (KM * factor) == 0
+    top, left = round((box.transform.f - TOP) / KM), round((LEFT - box.transform.c) / KM)
+    assert 0 <= top < factor
+    assert 0 <= left < factor
     for r in range(found.shape[0]):
         for c in range(found.shape[1]):
-            part = values[r * factor : (r + 1) * factor, c * factor : (c + 1) * factor]
+            rows = slice(max(0, r * factor - top), (r + 1) * factor - top)
+            cols = slice(max(0, c * factor - left), (c + 1) * factor - left)
+            part = values[rows, cols]
             expected = np.nan if np.isnan(part).all() else np.nansum(part)
             np.testing.assert_equal(found.values[r, c], expected)
+    assert np.nansum(found.values) == np.nansum(values)
 
 
 def test_shares_are_averaged_where_areas_are_summed() -> None:
+    # on the lattice of 5 km, whose cells begin beside this grid
     areas = raster(np.full((4, 4), 250_000.0), "built", "m2")
     for unit, value in (("share", 0.25), ("percent", 25.0)):
-        part = aggregate(raster(np.full((4, 4), value), "built", unit), 2)
-        whole = aggregate(areas, 2)
+        part = aggregate(raster(np.full((4, 4), value), "built", unit), 5)
+        whole = aggregate(areas, 5)
         np.testing.assert_allclose(part.values * to_share(part), whole.values * to_share(whole))
         assert part.attrs["units"] == unit
 
@@ -154,8 +164,10 @@ def test_shares_are_averaged_where_areas_are_summed() -> None:
 def test_a_real_tile_of_100_m_keeps_its_people(reference: Path) -> None:
     fine = open_raster(reference / "belgium/ghsl/westflanders_pop_100m.tif")
     coarse = aggregate(fine, 10)
-    np.testing.assert_allclose(float(coarse.sum()), float(fine.sum(dtype="float64")), rtol=1e-5)
-    assert geobox_of(coarse).transform.a == 1000
+    np.testing.assert_allclose(float(coarse.sum()), float(fine.sum(dtype="float64")), rtol=1e-12)
+    # the clip begins amid a cell of 1 km, and still fits GHSL's products of 1 km
+    assert geobox_of(fine).transform.c % 1_000 == 500
+    assert grid_differences(geobox_of(coarse), ghsl_geobox(geobox_of(fine).boundingbox.bbox)) == []
 
 
 # --- writing ------------------------------------------------------------------------------------

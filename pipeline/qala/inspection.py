@@ -201,7 +201,7 @@ def _raster(path: Path) -> Finding:
             f"it falls to {low:g}: if that stands for missing cells, declare it "
             f"(gdal_edit.py -a_nodata {low:g} {path.name})"
         )
-    elif info.unit is None:
+    elif info.unit is None and "pop" not in f"{path.name} {info.tags}".lower():
         fractional = bool(((values > 0) & (values < 1)).any())
         unit = unit_of_values(high, fractional=fractional, cell_area=abs(t.a * t.e))
         notes.append(

@@ -19,10 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
+from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from qala.errors import InputError, Problems
 from qala.grid import (
+    GHSL_CRS,
+    GHSL_ORIGIN,
     cell_area_m2,
     describe_crs,
     geobox_of,
@@ -607,7 +610,9 @@ def aggregate(raster: xr.DataArray, factor: int) -> xr.DataArray:
         dims (y, x); ``attrs["units"]`` tells shares and percentages apart.
     factor
         Cells to join along each side. Rows and columns that do not fill a block
-        at the lower and right edge are joined as they are.
+        at an edge are joined as they are. Blocks start at the upper left corner;
+        on GHSL's own lattice they start where GHSL's larger cells do, so that a
+        clip fits the other products.
 
     Returns
     -------
@@ -618,9 +623,11 @@ def aggregate(raster: xr.DataArray, factor: int) -> xr.DataArray:
         raise InputError(f"factor is {factor}", "a whole number of at least 1")
     box = geobox_of(raster)
     height, width = box.shape
+    top, left = _lattice_offset(box, factor)
     padded = raster.pad(
-        y=(0, -height % factor), x=(0, -width % factor), constant_values=np.nan
-    ).drop_vars(list(raster.coords))
+        y=(top, -(top + height) % factor), x=(left, -(left + width) % factor),
+        constant_values=np.nan,
+    ).drop_vars(list(raster.coords))  # fmt: skip
     # in float64: a block of 100 × 100 cells would lose people to rounding
     filled = padded.fillna(0).astype("float64")
     summed = filled.coarsen(y=factor, x=factor).sum()
@@ -630,8 +637,22 @@ def aggregate(raster: xr.DataArray, factor: int) -> xr.DataArray:
         summed = summed / factor**2
     from odc.geo.xr import xr_coords
 
-    target = GeoBox(summed.shape, box.transform * box.transform.scale(factor), box.crs)
+    t = box.transform
+    corner = (t.c - left * t.a, t.f - top * t.e)
+    target = GeoBox(
+        summed.shape, Affine(t.a * factor, t.b, corner[0], t.d, t.e * factor, corner[1]), box.crs
+    )
     return summed.assign_coords(xr_coords(target)).assign_attrs(raster.attrs).rename(raster.name)
+
+
+def _lattice_offset(box: GeoBox, factor: int) -> tuple[int, int]:
+    """Return by how many cells a grid starts below and right of GHSL's larger cells."""
+    t = box.transform
+    x, y = (t.c - GHSL_ORIGIN[0]) / t.a, (t.f - GHSL_ORIGIN[1]) / t.e
+    on_lattice = abs(x - round(x)) < 1e-3 and abs(y - round(y)) < 1e-3
+    if not on_lattice or t.b or t.d or not same_crs(box.crs, GHSL_CRS):
+        return 0, 0
+    return round(y) % factor, round(x) % factor
 
 
 @dataclass(frozen=True)
