@@ -729,6 +729,8 @@ _TIED = {
     "cluster_density": ("semidense_density",),
     "cluster_population": ("dense_population", "semidense_population"),
 }
+#: variants computed at once: they share what is read, and workers have something to share out
+_TOGETHER = 4
 _VARIED = ("centre_density", "centre_population", "cluster_density", "cluster_population")
 
 
@@ -795,14 +797,15 @@ def sensitivity(
         cover = coverage(units, geobox_of(population), id=id, overlay=overlay)
         require_some_inside(cover)
     rows = []
-    for variant, threshold, value, rules, changed in _variants(
-        base, ruleset, variation, thresholds, built is not None
-    ):
-        cells = classify_cells(
-            population, built, land, level=2, ruleset=rules, chunk=chunk, **changed
-        )
-        centre, urban = _urban_shares(cells, population, cover)
-        rows.append((variant, threshold, value, centre, urban))
+    found = _variants(base, ruleset, variation, thresholds, built is not None)
+    for first in range(0, len(found), _TOGETHER):
+        some = found[first : first + _TOGETHER]
+        cells = [
+            classify_cells(population, built, land, level=2, ruleset=rules, chunk=chunk, **changed)
+            for _, _, _, rules, changed in some
+        ]
+        shares = _urban_shares(cells, population, cover)
+        rows += [(*v[:3], *share) for v, share in zip(some, shares, strict=True)]
     columns = ["variant", "threshold", "value", "centre_share", "urban_share"]
     table = pd.DataFrame(rows, columns=columns)
     for share in ("centre", "urban"):
@@ -838,23 +841,30 @@ def _variants(
 
 
 def _urban_shares(
-    cells: xr.DataArray, population: xr.DataArray, cover: Coverage | None
-) -> tuple[float, float]:
-    """Return the shares of people in centres, and in centres and clusters."""
+    variants: Sequence[xr.DataArray], population: xr.DataArray, cover: Coverage | None
+) -> list[tuple[float, float]]:
+    """Return the shares of people in centres, and in centres and clusters, of each variant."""
     import dask
 
+    sums: list[tuple[float, float, float]] = []
     if cover is not None:
-        codes, count = cover.take(cells, population)
+        *classes, count = cover.take(*variants, population)
         held = np.asarray(cover.parts.sum(axis=0)).ravel()
         weighed = held * np.nan_to_num(count.astype(np.float64))
-        masks = (np.ones(codes.shape, bool), codes == 30, np.isin(codes, URBAN_CODES))
-        total, centre, urban = (float(weighed[mask].sum()) for mask in masks)
+        for codes in classes:
+            masks = (np.ones(codes.shape, bool), codes == 30, np.isin(codes, URBAN_CODES))
+            total, centre, urban = (float(weighed[mask].sum()) for mask in masks)
+            sums.append((total, centre, urban))
     else:
         people = population.transpose("y", "x").fillna(0).astype(np.float64)
-        found = cells.transpose("y", "x").data
-        cluster = (found >= min(URBAN_CODES)) & (found <= max(URBAN_CODES))
-        sums = (people.sum(), (people * (found == 30)).sum(), (people * cluster).sum())
-        total, centre, urban = (float(v) for v in dask.compute(*sums))
-    if not total > 0:
-        return float("nan"), float("nan")
-    return centre / total, urban / total
+        wanted = [people.sum()]
+        for cells in variants:
+            found = cells.transpose("y", "x").data
+            cluster = (found >= min(URBAN_CODES)) & (found <= max(URBAN_CODES))
+            wanted += [(people * (found == 30)).sum(), (people * cluster).sum()]
+        whole, *parts = (float(v) for v in dask.compute(*wanted))
+        sums = [(whole, a, b) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+    return [
+        (centre / total, urban / total) if total > 0 else (float("nan"), float("nan"))
+        for total, centre, urban in sums
+    ]
