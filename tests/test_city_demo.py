@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import osmium
+import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from qala.city.check import check_twin
-from qala.city.demo import HEIGHT, MAUSOLEUM, PLAN, write_synthetic_turkistan
-from qala.city.twin import build_twin, city_flow
+from qala.city.demo import HEIGHT, MAUSOLEUM, PLAN, demo_flow, write_synthetic_turkistan
+from qala.city.twin import build_twin
+from qala.cli import app
 from qala.errors import InputError
 from qala.messages import tr
 
@@ -37,16 +43,35 @@ def test_a_small_city_around_the_mausoleum(tmp_path: Path) -> None:
     assert len(domes) == 2
 
 
-def test_an_invented_city_does_not_claim_a_source(tmp_path: Path) -> None:
-    file = tmp_path / "turkistan.osm.pbf"
-    write_synthetic_turkistan(file, buildings=150)
+def test_the_demo_is_marked_everywhere_and_has_people(tmp_path: Path) -> None:
+    out = tmp_path / "twin"
+    demo_flow(out, buildings=150, lang="kk")
+    check_twin(out)
     notice = tr("city.page.synthetic", "kk")
-    city_flow(file, tmp_path / "twin", lang="kk", notice=notice)
-    check_twin(tmp_path / "twin")
-    for name in ("web/index.html", "city.city.json", "tiles/tileset.json"):
-        text = (tmp_path / "twin" / name).read_text(encoding="utf-8")
+    for name in ("web/index.html", "city.city.json", "tiles/tileset.json", "summary.csv"):
+        text = (out / name).read_text(encoding="utf-8")
         assert notice in text, name
         assert "OpenStreetMap contributors" not in text
+    assert tr("city.demo.name", "kk") in (out / "web" / "index.html").read_text(encoding="utf-8")
+    measures = pd.read_csv(out / "summary.csv").set_index("measure")["value"]
+    assert measures["synthetic"] == 1
+    assert measures["people"] > 1000
+    assert measures["people"] + measures["people_unplaced"] == pytest.approx(
+        measures["people_in_grid"]
+    )
+    with closing(sqlite3.connect(out / "city.gpkg")) as db:
+        record = db.execute(
+            "SELECT metadata FROM gpkg_metadata WHERE mime_type = 'application/json'"
+        ).fetchone()[0]
+    assert "SYNTHETIC" in json.loads(record)["abstract"]
+
+
+def test_the_demo_takes_no_extract(tmp_path: Path) -> None:
+    told = CliRunner().invoke(app, ["city", "--demo", "--osm", "x.pbf", "-o", str(tmp_path)])
+    assert isinstance(told.exception, InputError)
+    assert "--osm" in str(told.exception)
+    told = CliRunner().invoke(app, ["city", "-o", str(tmp_path)])
+    assert "--demo" in str(told.exception)
 
 
 def test_equal_seeds_give_equal_cities_and_few_buildings_are_refused(tmp_path: Path) -> None:

@@ -16,8 +16,10 @@ registers_app = typer.Typer(help="The five registers of a twin.", no_args_is_hel
 
 
 def city(
-    osm: Annotated[Path, typer.Option(help="OpenStreetMap extract, .osm.pbf or .osm.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the twin.")],
+    osm: Annotated[
+        Path | None, typer.Option(help="OpenStreetMap extract, .osm.pbf or .osm.")
+    ] = None,
     extent: Annotated[str | None, typer.Argument(help="`all` for the whole extract.")] = None,
     bbox: Annotated[str | None, typer.Option(help="W,S,E,N in degrees.")] = None,
     area: Annotated[
@@ -44,11 +46,32 @@ def city(
         typer.Option(min=0, max=1, help="Measured over clear-sky irradiation, for roofs."),
     ] = None,
     lang: Annotated[Language, typer.Option(help="Language of words.")] = Language.en,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="An invented Turkistan, no --osm needed.")
+    ] = False,
 ) -> None:
     """Make the 3D twin of a city: GeoPackage, CityJSON, 3D Tiles and a web page."""
     from qala.city.twin import city_flow
     from qala.errors import InputError
 
+    if demo:
+        given_too = {"--osm": osm, "--bbox": bbox, "--area": area, "all": extent,
+                     "--population": population}  # fmt: skip
+        named = [k for k, v in given_too.items() if v is not None]
+        if named:
+            raise InputError(f"--demo together with {', '.join(named)}", "--demo alone",
+                             "leave out one of them")  # fmt: skip
+        from qala.city.demo import demo_flow
+
+        _tell(demo_flow(
+            output, terrain=terrain, heights=heights, since=since, undulation=undulation,
+            vertical_datum=vertical_datum, date=date, name=name, clear_sky_index=clear_sky_index,
+            lang=lang.value,
+        ))  # fmt: skip
+        typer.echo(f"open it with: qala serve {output}")
+        return
+    if osm is None:
+        raise InputError("no extract was given", "--osm FILE.osm.pbf, or --demo")
     given = [extent is not None, bbox is not None, area is not None]
     if sum(given) != 1 or extent not in (None, "all"):
         raise InputError(

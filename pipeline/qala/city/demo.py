@@ -32,6 +32,51 @@ MARK = {"synthetic": "yes", "note": "invented for demonstration; not a real obje
 _BLOCK, _STREET = 96.0, 14.0
 
 
+def demo_flow(
+    out: str | Path, *, buildings: int = 10_000, lang: str = "en", name: str | None = None,
+    **options: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Make the twin of the invented Turkistan, with people from the sample's grid.
+
+    Parameters
+    ----------
+    out
+        Folder of the twin.
+    buildings
+        About how many buildings.
+    lang
+        Language of titles, styles, notices and the page: en, ru or kk.
+    name
+        Name of the city; "Turkistan (SYNTHETIC)" in the language where None.
+    **options
+        Further options of :func:`qala.city.twin.city_flow`.
+
+    Returns
+    -------
+    dict
+        As of :func:`qala.city.twin.city_flow`.
+
+    Raises
+    ------
+    InputError
+        As of :func:`qala.city.twin.city_flow`.
+    """
+    import tempfile
+
+    from qala.city.twin import city_flow
+    from qala.messages import tr
+    from qala.resources import resource
+
+    with tempfile.TemporaryDirectory() as folder:
+        extract = Path(folder) / "turkistan.osm.pbf"
+        write_synthetic_turkistan(extract, buildings=buildings)
+        return city_flow(
+            extract, out, name=name or tr("city.demo.name", lang),
+            population=resource("sample", "GHS_POP_E2023_SYNTHETIC_54009_1000.tif"),
+            notice=tr("city.page.synthetic", lang), synthetic=True, lang=lang, **options,
+        )  # fmt: skip
+
+
 class _Writer:
     """Writes nodes and ways, numbered from 1; places are metres east and north of the monument."""
 

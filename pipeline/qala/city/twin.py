@@ -81,6 +81,8 @@ class Twin:
         Seconds of each step.
     notice
         Attribution of the sources, carried into every export.
+    synthetic
+        Whether the city is invented.
     """
 
     name: str
@@ -95,6 +97,7 @@ class Twin:
     area: Any = None
     timings: dict[str, float] = field(default_factory=dict)
     notice: str = NOTICE
+    synthetic: bool = False
 
 
 def read_area(area: str | Path) -> shapely.Geometry:
@@ -162,6 +165,7 @@ def build_twin(
     name: str | None = None,
     clear_sky_index: float | None = None,
     notice: str = NOTICE,
+    synthetic: bool = False,
 ) -> Twin:
     """Make the twin of an area in memory.
 
@@ -190,6 +194,8 @@ def build_twin(
         See :func:`qala.city.solar.roof_potential`.
     notice
         Attribution of the sources; OpenStreetMap's unless the extract is something else.
+    synthetic
+        Whether the city is invented; the summary and the metadata say so.
 
     Raises
     ------
@@ -274,6 +280,7 @@ def build_twin(
         polygon,
         times,
         notice,
+        synthetic,
     )
 
 
@@ -396,6 +403,8 @@ def summary(twin: Twin) -> pd.DataFrame:
         rows.append((measure, float(value), unit, note))
 
     tops = table["parent"].isna()
+    if twin.synthetic:
+        add("synthetic", 1, "flag", f"SYNTHETIC: {twin.notice}")
     add("area", twin.area_km2, "km2", "the box of the buildings where no area was given"
         if twin.area is None else "as given")  # fmt: skip
     add("buildings", tops.sum(), "count")
@@ -494,11 +503,13 @@ def write_gpkg(twin: Twin, path: str | Path, *, lang: str = "en", changes: Any =
         metadata={
             "title": tr("city.title", lang, name=twin.name),
             "abstract": (
-                f"3D city layers. Heights: {twin.vertical.datum}; base: {twin.vertical.source}."
+                ("SYNTHETIC. " if twin.synthetic else "")
+                + f"3D city layers. Heights: {twin.vertical.datum}; base: {twin.vertical.source}."
             ),
             "licence": "ODbL 1.0" if twin.notice == NOTICE else twin.notice,
             "citation": twin.notice,
-            "keywords": ["3D city", "digital twin", "buildings", "OpenStreetMap"],
+            "keywords": ["3D city", "digital twin", "buildings",
+                         "SYNTHETIC" if twin.synthetic else "OpenStreetMap"],
         },
     )  # fmt: skip
 
@@ -536,6 +547,7 @@ def city_flow(
     name: str | None = None,
     clear_sky_index: float | None = None,
     notice: str = NOTICE,
+    synthetic: bool = False,
     lang: str = "en",
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
@@ -549,7 +561,7 @@ def city_flow(
         Folder for ``city.gpkg, registers.gpkg, city.city.json, city.city.jsonl,
         tiles/tileset.json, web/index.html, index3d.*, summary.csv``.
     bbox, area, terrain, heights, population, undulation, vertical_datum, min_coverage, date, name,
-    clear_sky_index, notice
+    clear_sky_index, notice, synthetic
         See :func:`build_twin`.
     since
         ``city.gpkg`` of an earlier run: ids and validity go on from it, and what
@@ -584,6 +596,7 @@ def city_flow(
         osm, bbox=bbox, area=area, terrain=terrain, heights=heights, population=population,
         undulation=undulation, vertical_datum=vertical_datum, min_coverage=min_coverage, date=date,
         name=name, clear_sky_index=clear_sky_index, notice=notice,
+        synthetic=synthetic,
     )  # fmt: skip
     changes, listed = None, None
     if since is not None:
@@ -666,6 +679,7 @@ def _extras(twin: Twin) -> dict[str, Any]:
     return {
         "title": twin.name,
         "notice": twin.notice,
+        "synthetic": twin.synthetic,
         "verticalDatum": v.datum,
         "baseHeights": v.source,
         "addedToReachEllipsoid": v.to_ellipsoid,
