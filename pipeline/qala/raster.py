@@ -241,7 +241,7 @@ def _spread(count: int) -> Iterator[int]:
     Examples
     --------
     >>> list(_spread(5))
-    [2, 1, 4, 0, 3]
+    [4, 2, 1, 3, 0]
     """
     step = 1 << max(count - 1, 0).bit_length()
     given: set[int] = set()
