@@ -48,6 +48,8 @@ def variables(home: Path, **more: str) -> dict[str, str]:
         "XDG_RUNTIME_DIR": str(home),
         "LC_ALL": "C.UTF-8",
         "QALA_PYTHON": sys.executable,
+        # QGIS would else write statistics beside the rasters of the repository
+        "GDAL_PAM_ENABLED": "NO",
         **more,
     }
 
@@ -112,6 +114,7 @@ def test_console_functions_in_a_dirty_environment(tmp_path: Path, home: Path):
     assert found["group"][1][:2] == ["Қала орталықтары, 2023", "Аумақтық бірліктер сыныптары"]
     assert found["styles"] == ["categorizedSymbol", "degurba_l2"]
     assert found["again"][0] == "Түркістан (2)"
+    assert found["areas"] == ["Функционалды қалалық аймақтар", True]
     assert found["check"] == [True, False]
     assert found["status"] is True
     assert found["help"][1] is True
@@ -134,7 +137,7 @@ def test_console_functions_in_a_dirty_environment(tmp_path: Path, home: Path):
     assert found["in a script"][0] == "InputError"
     # nothing but the result: no temporary files, no half-made folders
     left = {p.name for p in tmp_path.iterdir()} - {"home"}
-    assert left == {"Нәтиже"}
+    assert left == {"Нәтиже", "areas.gpkg"}
     assert not list(home.glob("qala-*"))
 
 
@@ -324,6 +327,39 @@ def test_urbanisation_runs_in_a_dirty_environment(tmp_path: Path, home: Path, en
     assert len(units) == 18
     assert set(units["degurba_l2"]) <= {30, 23, 22, 21, 13, 12, 11}
     assert not list(home.glob("qala-*"))
+
+
+def test_functional_areas_travel_times_and_models(tmp_path, home, enabled, result):
+    out = tmp_path / "areas.gpkg"
+    given = {"POPULATION": POPULATION, "UNITS": SAMPLE / "units.gpkg", "ID": "unit", "HOW": 0,
+             "OUTPUT": out}  # fmt: skip
+    ran = process(home, enabled, "run", "qala:functionalareas", *options(given))
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert f"AREAS:\t{out}|layername=areas" in ran.stdout
+    assert f"MEMBERSHIP:\t{out}|layername=membership" in ran.stdout
+    out = tmp_path / "times.gpkg"
+    # an output of one algorithm, as a model hands it to the next
+    centres = f"{result}|layername=urban_centres_2023"
+    given = {"NETWORK": SAMPLE / "roads_SYNTHETIC.osm.pbf", "ORIGINS": centres,
+             "POPULATION": POPULATION, "MAX_MINUTES": 60, "OUTPUT": out}  # fmt: skip
+    ran = process(home, enabled, "run", "qala:traveltimes", *options(given))
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "TIMES:\t" in ran.stdout
+    import pyogrio
+
+    assert len(pyogrio.list_layers(out)) >= 1
+
+
+def test_city_layers_of_a_real_place(tmp_path, home, enabled, reference):
+    out = tmp_path / "city"
+    given = {"OSM": reference / "osm/monaco_2021.osm.pbf",
+             "EXTENT": "7.415,7.425,43.73,43.74 [EPSG:4326]", "OUTPUT": out}  # fmt: skip
+    ran = process(home, enabled, "run", "qala:citylayers", *options(given))
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert f"BUILDINGS:\t{out}/city.gpkg|layername=buildings" in ran.stdout
+    import pyogrio
+
+    assert pyogrio.read_info(out / "city.gpkg", layer="buildings")["features"] > 100
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,12 @@ group = project.layerTreeRoot().children()[0]
 say("group", [group.name(), [c.name() for c in group.children()]])
 say("styles", [added["units"].renderer().type(), added["units"].renderer().classAttribute()])
 
+areas = functional_areas(
+    "Халық саны", f"{SAMPLE}/units.gpkg", "unit", distance=True, language="kk",
+    output=f"{OUT}/areas.gpkg",
+)  # fmt: skip
+say("areas", [areas["areas"].name(), "reason" in [f.name() for f in areas["membership"].fields()]])
+
 before = len(project.mapLayers())
 opened = open_results(f"{OUT}/Нәтиже/urbanisation.gpkg", title="Түркістан")
 say("again", [project.layerTreeRoot().children()[0].name(), len(project.mapLayers()) - before])

@@ -21,8 +21,8 @@ from qgis.PyQt.QtCore import QCoreApplication, Qt, QTimer
 from qgis.PyQt.QtWidgets import QDockWidget, QPushButton
 from qgis.utils import iface
 
-SAMPLE = os.environ["QALA_TEST_SAMPLE"]
 OUT = Path(os.environ["QALA_TEST_OUT"])
+SAMPLE = os.environ["QALA_TEST_SAMPLE"]
 notes = (OUT / "window.jsonl").open("w", encoding="utf-8")
 
 

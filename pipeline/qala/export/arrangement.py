@@ -40,11 +40,24 @@ _RULES: tuple[tuple[str, str, int], ...] = (
     ("urban_share", "map", 54),
     ("isochrones", "map", 56),
     ("times", "map", 60),
+    ("nearest", "map", 60),
     ("cells", "map", 62),
 )
 _RANK_BY_KIND = {"POINT": 6, "LINESTRING": 19, "POLYGON": 48}
+#: layers that clutter a first look, or lie below another that shows the same
+_QUIET = ("addresses", "footprints", "pois", "stops")
 #: layers that cover the map: only the first of them is shown at first
-_COVERS = ("units", "urban_share", "rates", "cells", "times", "membership", "isochrones", "landuse")
+_COVERS = (
+    "nearest",
+    "units",
+    "urban_share",
+    "rates",
+    "cells",
+    "times",
+    "membership",
+    "isochrones",
+    "landuse",
+)
 
 
 @dataclass(frozen=True)
@@ -122,7 +135,9 @@ def arrange(path: str | Path) -> list[MapLayer]:
                 (_rank(name, shape), number, (name, title or name, shape, srs, extent, rows))
             )
     found.sort(key=lambda f: f[:2])
-    shown = _shown((f[2][0], f[2][5]) for f in found if f[2][2])
+    spatial = [(f[2][0], f[2][5]) for f in found if f[2][2]]
+    # a file of stops alone shows its stops
+    shown = _shown([f for f in spatial if _base(f[0]) not in _QUIET]) or _shown(spatial)
     return [
         MapLayer(name, title, shape, srs, extent, "map" if shape else "tables", name in shown, rows)
         for _, _, (name, title, shape, srs, extent, rows) in found

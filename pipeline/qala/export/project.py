@@ -352,7 +352,8 @@ def project_xml(
     root = ET.Element(
         "qgis",
         {
-            "version": "3.22.0",
+            # the last release of the oldest version meant: newer ones read it without a word
+            "version": "3.22.16-Białowieża",
             "projectname": title,
             "saveUser": "qala",
             "saveUserFull": "qala",

@@ -24,6 +24,8 @@ from .worker import Cancelled, Outcome, Run
 
 _SETTING = "qala/python"
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+#: the files of a folder that a planner looks at first
+_MAIN = ("areas", "city", "times", "urbanisation")
 #: names that Python gives to what is typed at a prompt
 _TYPED = frozenset({"<input>", "<stdin>", "<console>"})
 
@@ -332,7 +334,7 @@ def city(
     if area is not None and bbox is not None:
         raise InputError("city: area and bbox are both given", "one of them, or none for all")
     with tempfile.TemporaryDirectory(prefix="qala-") as work:
-        where: list[str] = []
+        where = ["all"]
         if bbox is not None:
             where = ["--bbox", _box(bbox)]
         elif area is not None:
@@ -570,8 +572,10 @@ def _open(place: Path, title: str) -> dict[str, Any]:
     if not files:
         raise InputError(f"{place} holds no GeoPackage", "results of qala")
     added: dict[str, Any] = {}
-    for file in files:
-        added.update(layers.add_results(file, title))
+    # the main file last, so that its group lies on top
+    for file in sorted(files, key=lambda f: (f.stem in _MAIN, f.stem)):
+        alone = len(files) == 1 or file.stem in _MAIN
+        added.update(layers.add_results(file, title if alone else f"{title}: {file.stem}"))
     return added
 
 

@@ -515,7 +515,7 @@ class TravelTimes(_Algorithm):
     NAME = "traveltimes"
     TITLE = "Travel times"
     TAGS = ("isochrone", "network", "accessibility")
-    LAYERS = {"TIMES": ("times",), "ISOCHRONES": ("isochrones",)}  # noqa: RUF012
+    LAYERS = {"TIMES": ("times", "nearest"), "ISOCHRONES": ("isochrones",)}  # noqa: RUF012
     HELP = (
         "Travel time from every populated cell to the nearest centre on the road network, in "
         "seconds, the way to the road included. Cells that are not reached are told.\n"
@@ -623,7 +623,7 @@ class CityLayers(_Algorithm):
         """Run ``qala city``."""
         output = Path(self.parameterAsString(parameters, "OUTPUT", context)).resolve()
         area = self.features(parameters, "AREA", context, folder)
-        where: list[str] = []
+        where = ["all"]
         if area is not None:
             where = ["--area", f"{area}:area"]
         elif parameters.get("EXTENT"):
