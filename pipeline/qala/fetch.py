@@ -38,7 +38,7 @@ from qala.provenance import write_json
 if TYPE_CHECKING:
     import requests
 
-    from qala.config import Workflow
+    from qala.config import Model, Run
 
 log = logging.getLogger("qala")
 
@@ -221,12 +221,12 @@ def source_of(path: str | Path) -> dict[str, Any] | None:
 
 
 def resolve_sources(
-    workflow: Workflow,
+    workflow: Model,
     *,
     catalogs: Iterable[str | Path] = (),
     cache: str | Path | None = None,
     options: Options | None = None,
-) -> Workflow:
+) -> Model:
     """Fetch what a workflow names as ``catalog://…`` and put the files' paths there.
 
     Parameters
@@ -248,7 +248,7 @@ def resolve_sources(
     if not any("catalog://" in json.dumps(getattr(workflow.inputs, n), default=str) for n in names):
         return workflow
     items = open_catalogs(catalogs)
-    box = _place(workflow)
+    box = place_of_workflow(workflow)
 
     def brought(value: Any) -> Any:
         if isinstance(value, dict):
@@ -268,21 +268,23 @@ def resolve_sources(
     return workflow.model_copy(update={"inputs": workflow.inputs.model_copy(update=changes)})
 
 
-def _place(workflow: Workflow) -> Box | None:
+def place_of_workflow(workflow: Run) -> Box | None:
+    """Return the box of a workflow in degrees: its own, else its units' extent, else None."""
     if workflow.bbox is not None:
         return workflow.bbox
     units = workflow.inputs.units
     if units is None:
         return None
     import pyogrio
-    from pyproj import Transformer
 
     try:
-        info = pyogrio.read_info(units.path, layer=units.layer, force_total_bounds=True)
+        shapes = pyogrio.read_dataframe(units.path, layer=units.layer, columns=[])
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
         raise InputError(f"{units.path} cannot be read ({error})", "a vector file") from error
-    move = Transformer.from_crs(units.crs or info["crs"], "EPSG:4326", always_xy=True)
-    west, south, east, north = move.transform_bounds(*info["total_bounds"])
+    if units.crs:
+        shapes = shapes.set_crs(units.crs, allow_override=True)
+    # each shape by itself: the corners of a projected frame lie far from the country
+    west, south, east, north = shapes.to_crs("EPSG:4326").total_bounds
     return (float(west), float(south), float(east), float(north))
 
 
@@ -314,7 +316,8 @@ def _require_space(wanted: Sequence[Asset], base: Path) -> None:
         return
     # a zip lies beside its unpacked member
     needed = sum((a.size or a.size_seen or 0) * (2 if a.member else 1) for a in missing)
-    _require_free(base, needed)
+    if needed:
+        _require_free(base, needed)
 
 
 def _require_free(folder: Path, needed: int) -> None:
