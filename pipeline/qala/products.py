@@ -139,6 +139,7 @@ def write_layers(
         cells_to_polygons,
         write_geopackage,
     )
+    from qala.export.project import embed_project
     from qala.messages import tr
 
     lang = workflow.outputs.language
@@ -180,7 +181,10 @@ def write_layers(
         "provenance": {"parameters": recorder.parameters, "inputs": recorder.inputs},
         "synthetic": workflow.synthetic,
     }
-    return write_geopackage(stage / "urbanisation.gpkg", layers, metadata=metadata, lang=lang)
+    path = write_geopackage(stage / "urbanisation.gpkg", layers, metadata=metadata, lang=lang)
+    return embed_project(
+        path, lang=lang, title=title, sources=workflow.sources, synthetic=workflow.synthetic
+    )
 
 
 def draw(
