@@ -70,7 +70,8 @@ def run(case: dict) -> dict:
     import pandas as pd
 
     from qala.commuting import DECAY_KM
-    from qala.fua import area_sensitivity, functional_areas
+    from qala.fua import functional_areas
+    from qala.fua_reports import area_sensitivity
 
     units, people = squares(case["side"], case["units"])
     largest = np.argsort(-people)[: max(case["units"] // 50, 5)]

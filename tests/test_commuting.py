@@ -321,7 +321,7 @@ def test_held_back_zones_do_not_hang_on_order() -> None:
 
 def test_belgian_calibration(reference: Path) -> None:
     """The defaults are what the census of 2011 gives, and hold on zones held back."""
-    from qala.fua import _people
+    from qala.fua import people_of_units
     from qala.raster import open_raster
 
     base = reference / "belgium"
@@ -331,7 +331,9 @@ def test_belgian_calibration(reference: Path) -> None:
         units["unit"],
         employed=base / "commuting" / "employed_2011.csv",
     )
-    people, points = _people(units, open_raster(base / "ghsl" / "POP.tif", "population"), "unit")
+    people, points = people_of_units(
+        units, open_raster(base / "ghsl" / "POP.tif", "population"), "unit"
+    )
     costs = distances(units, points=points)
     plain = calibrate(flows, costs, people, start=Decay(0.1))
     root = calibrate(flows, costs, people, start=DECAY_KM)

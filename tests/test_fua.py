@@ -16,15 +16,8 @@ from shapely.geometry import box
 
 from qala.commuting import Decay, flows_on_units
 from qala.errors import InputError
-from qala.fua import (
-    area_rates,
-    area_sensitivity,
-    borders_of,
-    cities_of,
-    compare_areas,
-    desire_lines,
-    functional_areas,
-)
+from qala.fua import borders_of, cities_of, functional_areas
+from qala.fua_reports import area_rates, area_sensitivity, compare_areas, desire_lines, official_at
 
 
 def squares(n: int = 5, m: int | None = None, size: float = 10_000.0) -> gpd.GeoDataFrame:
@@ -412,6 +405,49 @@ def test_area_rates_add_up() -> None:
     assert np.isnan(rows.loc["south", "ratio"])
     with pytest.raises(InputError, match="1 units have no reporting unit: d"):
         area_rates(membership, reporting=dict.fromkeys("abc", "n"))
+
+
+def test_official_figures_join_by_reporting_unit(tmp_path: Path, caplog) -> None:
+    from qala.rates import read_official
+
+    membership = pd.DataFrame(
+        {
+            "unit": ["a", "b", "c"],
+            "role": ["core", "zone", "outside"],
+            "population": [100.0, 50.0, 50.0],
+        }
+    )
+    where = {"a": "n", "b": "n", "c": "s"}
+    file = tmp_path / "official.csv"
+    file.write_text("unit,epoch,urban,rural\nn,2023,90,60\ns,2023,10,90\nn,2026,120,30\n")
+    table = read_official(file)
+    rows = area_rates(membership, reporting=where, official=official_at(table, 2023))
+    rows = rows.set_index("unit")
+    assert rows["official_share"].tolist() == pytest.approx([0.6, 0.1, 100 / 250])
+    assert rows.loc["n", "ratio"] == pytest.approx(0.6)
+    assert rows.loc["total", "ratio"] == pytest.approx(0.4 / 0.75)
+    # a unit without a figure leaves the total without one, and is told
+    late = area_rates(membership, reporting=where, official=official_at(table, 2026))
+    assert late.set_index("unit")["official_share"].isna().tolist() == [False, True, True]
+    assert "1 reporting units have no official figure: s" in caplog.text
+    with pytest.raises(InputError, match="the people of no known epoch"):
+        official_at(table)
+    with pytest.raises(InputError, match="not reported on: n, s"):
+        area_rates(
+            membership, reporting=dict.fromkeys("abc", "x"), official=official_at(table, 2023)
+        )
+
+
+def test_given_cities_are_told_as_given() -> None:
+    units, flows = two_cities(0.3)
+    given = functional_areas(
+        units, id="unit", flows=flows, cores=cores(u00="small", u02="large"), merge=False
+    )
+    pair = area_sensitivity(given).sensitivity.joined.iloc[0]
+    assert "given as two cities" in pair["verdict"]
+    assert "would be one" in pair["verdict"]
+    assert "sure" not in pair["verdict"]
+    assert "over the variants" not in pair["verdict"]
 
 
 @pytest.mark.parametrize("lang", ["en", "ru", "kk"])

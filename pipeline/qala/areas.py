@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from qala.area_products import (
+    chart_area_sensitivity,
+    kind_of,
+    layers_of,
+    main_roads,
+    map_areas,
+    subtitle_of,
+)
 from qala.commuting import (
     REACH,
     Calibration,
@@ -23,13 +33,18 @@ from qala.fua import (
     CITY_SHARE,
     THRESHOLD,
     Areas,
+    Cities,
+    cities_of,
+    functional_areas,
+    people_of_units,
+    weighted_centres,
+)
+from qala.fua_reports import (
     area_rates,
     area_sensitivity,
-    cities_of,
     compare_areas,
-    desire_lines,
-    functional_areas,
-    weighted_centres,
+    official_at,
+    told_in,
 )
 from qala.messages import tr
 from qala.vector import some
@@ -40,19 +55,12 @@ if TYPE_CHECKING:
     import xarray as xr
     from scipy.sparse import csr_matrix
 
+    from qala.config import AreasWorkflow
     from qala.network import Network
+    from qala.provenance import Recorder
+    from qala.sources import Inputs
 
 log = logging.getLogger("qala")
-
-#: colours of areas in turn, largest area first; cores are drawn darker
-_PALETTE = (
-    "#4e79a7", "#f28e2b", "#59a14f", "#b07aa1", "#9c755f", "#d4a017", "#e15759", "#499894",
-    "#d37295", "#79706e", "#86bc25", "#6b6ecf",
-)  # fmt: skip
-#: below this share of agreeing variants a unit is drawn as unsure; of the Belgian communes told
-#: so by an estimate, a quarter are wrong, of the others one in fifteen (docs/functional-areas.md)
-UNSURE = 0.8
-
 
 # --- units of settlements -----------------------------------------------------------
 
@@ -198,317 +206,254 @@ def unit_seconds(
     )
 
 
-# --- map ------------------------------------------------------------------------------
+# --- the recipe -----------------------------------------------------------------------
+
+#: bands of the layer of isochrones, minutes
+BANDS = (15, 30, 45, 60, 90)
+#: how far the bands reach from a road, metres: they are read at the scale of a region
+BAND_WALK = 3000.0
 
 
-def map_areas(
-    areas: Areas,
-    units: gpd.GeoDataFrame,
-    *,
-    title: str,
-    path: str | Path,
-    lang: str = "en",
-    source: str = "",
-    subtitle: str = "",
-    synthetic: bool = False,
-    max_labels: int = 30,
-) -> Path:
-    """Draw areas with their cities, commuting zones, and the units that are unsure.
+@dataclass(frozen=True)
+class Delineated:
+    """Areas with what belongs to them.
 
-    Parameters
+    Attributes
     ----------
     areas
-        Result of :func:`qala.fua.functional_areas` or an isochrone.
-    units
-        The units, in the order of the membership.
-    title, path, lang, source, subtitle, synthetic
-        As for :func:`qala.figures.map_cells`.
-    max_labels
-        Areas named at most, the most populous first.
-
-    Returns
-    -------
-    pathlib.Path
-        The PNG written.
+        The result.
+    units, id, points
+        The units, their column of ids, and where their distances are measured from.
+    rates
+        As :func:`qala.fua_reports.area_rates` gives it.
+    labels
+        dims (y, x): urban centres, where the cities were found from them.
+    calibration
+        Where the decay was fitted.
+    isochrones, roads
+        Bands around the cities and main roads, where a network is given.
+    outlines
+        Cells of a cell-wise estimate.
+    notices
+        What the network's source wants to be said.
     """
-    from matplotlib.colors import to_rgb
-    from matplotlib.patches import Patch
 
-    from qala import figures
-
-    crs = figures._local_crs(units)
-    drawn = units.to_crs(crs)
-    role = areas.membership["role"].to_numpy()
-    area = areas.membership["area"].to_numpy()
-    order = areas.areas.sort_values("population", ascending=False)
-    colour = {a: _PALETTE[i % len(_PALETTE)] for i, a in enumerate(order["area"])}
-
-    def shade(name: str, light: float) -> tuple[float, ...]:
-        return tuple(1 - (1 - v) * light for v in to_rgb(colour[name]))
-
-    fill = [
-        (0.945, 0.945, 0.93) if r == "outside" else shade(a, 1.0 if r == "core" else 0.45)
-        for r, a in zip(role, area, strict=True)
-    ]
-    with figures._page(title, lang, source, synthetic, subtitle) as figure:
-        axes = figures._map_axes(figure, _window(drawn, role))
-        thin = 0.25 if len(units) > 100 else 0.5
-        drawn.plot(ax=axes, color=fill, edgecolor="white", linewidth=thin, aspect=None, zorder=2)
-        handles: list[Any] = [
-            Patch(facecolor=shade(a, 1.0), label=tr("role.core", lang)) for a in order["area"][:1]
-        ]
-        handles += [
-            Patch(facecolor=shade(a, 0.45), label=tr("role.zone", lang)) for a in order["area"][:1]
-        ]
-        handles.append(
-            Patch(facecolor="#f1f1ed", edgecolor="#c5ccd3", label=tr("role.outside", lang))
-        )
-        if "stability" in areas.membership.columns:
-            unsure = (areas.membership["stability"] < UNSURE).to_numpy() & (role != "core")
-            if unsure.any():
-                drawn[unsure].plot(
-                    ax=axes, facecolor="none", edgecolor="#44505c", linewidth=0, hatch="////",
-                    aspect=None, zorder=2.5,
-                )  # fmt: skip
-                handles.append(
-                    Patch(
-                        facecolor="white",
-                        edgecolor="#44505c",
-                        hatch="////",
-                        label=tr(
-                            "areas.unsure", lang, share=figures.percent(UNSURE, lang, digits=0)
-                        ),
-                    )
-                )
-        if len(areas.areas):
-            areas.areas.to_crs(crs).boundary.plot(
-                ax=axes, color="#1f2933", linewidth=1.0, aspect=None, zorder=3
-            )
-        heading = tr(f"areas.legend_{_kind(areas)}", lang)
-        figures._legend(figure, axes, handles, heading, lang)
-        figures._furniture(figure, axes, lang)
-        if areas.sensitivity is not None and len(areas.sensitivity.joined):
-            # one area or two is what planners ask of near cities
-            note = figures._wrapped(areas.sensitivity.joined["verdict"].iloc[0], 38)
-            figure.text(0.735, 0.5, note, size=10, va="top", color="#44505c", linespacing=1.35)
-        cores = areas.cores.to_crs(crs).set_index("area")
-        texts, places = [], []
-        for row in order.head(max_labels).itertuples():
-            if row.area not in cores.index:
-                continue
-            # the city's largest part, so that the name stands on it
-            point = max(
-                getattr(cores.geometry[row.area], "geoms", [cores.geometry[row.area]]),
-                key=lambda g: g.area,
-            ).representative_point()
-            texts.append(f"{row.name}\n{figures.number(row.population, lang)}")
-            places.append((point.x, point.y))
-        figures._place_labels(figure, axes, texts, places, size=9.5)
-        return figures._save(figure, path)
+    areas: Areas
+    units: gpd.GeoDataFrame
+    id: str
+    points: gpd.GeoSeries
+    rates: pd.DataFrame
+    labels: xr.DataArray | None = None
+    calibration: Calibration | None = None
+    isochrones: gpd.GeoDataFrame | None = None
+    roads: gpd.GeoDataFrame | None = None
+    outlines: gpd.GeoDataFrame | None = None
+    notices: tuple[str, ...] = ()
 
 
-def _window(drawn: gpd.GeoDataFrame, role: Any) -> tuple[float, float, float, float]:
-    """Return the extent of the areas with room around them, or of all units if there are none."""
-    from qala import figures
-
-    whole = drawn.total_bounds
-    inside = drawn[role != "outside"]
-    if not len(inside):
-        return figures._extent(whole)
-    left, bottom, right, top = inside.total_bounds
-    room = 0.12 * max(right - left, top - bottom)
-    return figures._extent(
-        (
-            max(left - room, whole[0]),
-            max(bottom - room, whole[1]),
-            min(right + room, whole[2]),
-            min(top + room, whole[3]),
-        )
-    )
-
-
-def _kind(areas: Areas) -> str:
-    method = str(areas.settings["method"])
-    return "estimated" if method.startswith("huff") else method
-
-
-def chart_area_sensitivity(
-    areas: Areas, *, path: str | Path, lang: str = "en", source: str = "", title: str = ""
-) -> Path:
-    """Draw the share of people in areas over thresholds, with a band for β.
-
-    Parameters
-    ----------
-    areas
-        Result of :func:`qala.fua.area_sensitivity`.
-    path, lang, source, title
-        As for :func:`map_areas`.
-
-    Returns
-    -------
-    pathlib.Path
-        The PNG written.
+def open_network(path: str | Path, *, mode: str = "car") -> Network:
+    """Load a saved network, or read one from an OpenStreetMap extract.
 
     Raises
     ------
     InputError
-        When the areas carry no sensitivity.
+        When the file is neither.
     """
-    from qala import figures
-    from qala.figures import number, percent
+    from qala.network import load_network, read_network
 
-    if areas.sensitivity is None:
-        raise InputError("the areas carry no sensitivity", "the result of area_sensitivity")
-    table = areas.sensitivity.variants
-    heading = title or tr("areas.sensitivity_title", lang)
-    with figures._page(heading, lang, source, False, "") as figure:
-        axes = figure.add_axes((0.08, 0.12, 0.6, 0.74))
-        forms = table.groupby(table["shape"].fillna(0), sort=False)
-        for (shape, rows), colour in zip(forms, ("#c8102e", "#2a6f97", "#5b6b7b"), strict=False):
-            by = rows.groupby("threshold")["population_share"]
-            middle = rows[rows["beta_factor"] == 1.0].set_index("threshold")["population_share"]
-            label = (
-                tr("areas.sensitivity_given", lang)
-                if not shape
-                else tr(
-                    "areas.sensitivity_form", lang, shape=number(shape, lang, digits=2),
-                    low=number(rows["beta"].min(), lang, digits=3),
-                    high=number(rows["beta"].max(), lang, digits=3),
-                )
-            )  # fmt: skip
-            axes.fill_between(by.min().index, by.min(), by.max(), color=colour, alpha=0.18, lw=0)
-            axes.plot(middle.index, middle, color=colour, lw=2.2, marker="o", label=label)
-        base = areas.membership
-        inside = base.loc[base["role"] != "outside", "population"].sum()
-        axes.plot(
-            [areas.settings["threshold"]], [inside / base["population"].sum()], marker="o", ms=13,
-            mfc="none", mec="#1f2933", mew=2, ls="", label=tr("areas.sensitivity_base", lang),
-        )  # fmt: skip
-        ticks = sorted(table["threshold"].unique())
-        axes.set_xticks(ticks, [percent(v, lang, digits=0) for v in ticks])
-        axes.set_ylim(0, 1)
-        axes.set_yticks(
-            np.linspace(0, 1, 6), [percent(v, lang, digits=0) for v in np.linspace(0, 1, 6)]
-        )
-        axes.set_xlabel(tr("areas.sensitivity_x", lang))
-        axes.set_ylabel(tr("areas.sensitivity_y", lang))
-        axes.grid(axis="y", color="#e4e8ec")
-        axes.spines[["top", "right"]].set_visible(False)
-        handles, labels = axes.get_legend_handles_labels()
-        labels = [figures._wrapped(text, 34) for text in labels]
-        figure.legend(
-            handles, labels, loc="upper left", bbox_to_anchor=(0.7, 0.87), frameon=False,
-            labelspacing=1.0,
-        )  # fmt: skip
-        return figures._save(figure, path)
+    name = Path(path).name.lower()
+    if name.endswith((".pbf", ".osm", ".osm.gz", ".osm.bz2")):
+        return read_network(path, mode=mode)
+    return load_network(path)
 
 
-# --- layers ---------------------------------------------------------------------------
-
-
-def layers_of(
-    areas: Areas,
+def delineate(
     units: gpd.GeoDataFrame,
-    *,
     id: str,
-    points: gpd.GeoSeries | None = None,
-    minimum_flow: float = 100.0,
-    rates: pd.DataFrame | None = None,
-    calibration: Calibration | None = None,
+    population: xr.DataArray,
+    *,
+    built: xr.DataArray | None = None,
+    land: xr.DataArray | None = None,
+    network: Network | None = None,
+    flows: str | Path | None = None,
+    employed: str | Path | None = None,
+    distance: bool = False,
+    isochrone: float | None = None,
+    cellwise: bool = False,
+    min_city: float = 100_000.0,
+    threshold: float = THRESHOLD,
+    beta: float | None = None,
+    calibrate_on: str | Path | None = None,
+    cores: str | Path | None = None,
+    merge: bool | None = None,
+    city_share: float = CITY_SHARE,
+    unknown: str = "error",
+    official: pd.DataFrame | None = None,
+    reporting: str | None = None,
+    sensitivity: bool = True,
+    ruleset: str = "R2023A",
     lang: str = "en",
-) -> dict[str, Any]:
-    """Return the layers of a GeoPackage: areas, cores, zones, membership, flows and tables.
+    **thresholds: Any,
+) -> Delineated:
+    """Delineate functional urban areas from opened inputs, by any of the methods.
 
     Parameters
     ----------
-    areas
-        The result.
     units
-        The units, in the order of the membership.
+        Sound polygons; see :func:`qala.read_units`.
     id
         Column of unit ids.
-    points
-        Ends of the desire lines.
-    minimum_flow
-        Smaller flows into cities are not drawn, commuters.
-    rates
-        Table of :func:`qala.fua.area_rates`.
-    calibration
-        Where the decay was fitted.
-    lang
-        Language of titles and legends.
+    population, built, land
+        dims (y, x), one equal-area grid; the latter two serve the urban centres.
+    network
+        Roads: times between units, and the layers of isochrones and roads.
+    official
+        Official figures of one epoch by reporting unit (:func:`qala.rates.read_official`).
+    reporting
+        Column of units by which rates are told; default: all units together, or with
+        ``official`` each unit.
+    sensitivity
+        Run the variants.
+    flows, employed, distance, isochrone, cellwise, min_city, threshold, beta, calibrate_on
+        As for :func:`areas_flow`.
+    cores, merge, city_share, unknown, ruleset, lang, **thresholds
+        As for :func:`areas_flow`.
 
     Returns
     -------
-    dict
-        Layer name to :class:`qala.export.geopackage.Layer`.
+    Delineated
+        Areas, rates and layers.
+
+    Raises
+    ------
+    InputError
+        When options do not fit together or inputs are not sound.
     """
-    import geopandas as gpd
-    import pandas as pd
-
-    from qala.export import styles
-    from qala.export.geopackage import Layer
-
-    shown = gpd.GeoDataFrame(
-        areas.membership.copy(), geometry=units.geometry.to_numpy(), crs=units.crs
+    check_options(
+        flows, network, distance, isochrone, beta, calibrate_on, employed, cellwise, cores
     )
-    names = [c for c in units.columns if str(c).startswith("name") and c not in shown.columns]
-    for position, column in enumerate(names):
-        shown.insert(1 + position, column, units[column].to_numpy())
-    words = styles.names(shown.columns, lang)
-    roles = [
-        ("core", tr("role.core", lang), (196, 30, 58)),
-        ("zone", tr("role.zone", lang), (247, 182, 148)),
-        ("outside", tr("role.outside", lang), (238, 238, 230)),
-    ]
-    grey = (120, 120, 120)
-    layers = {
-        "areas": Layer(
-            areas.areas, tr("areas.layer_areas", lang),
-            style=styles.outline(colour=(31, 41, 51), stroke_mm=0.7, label='"name"'),
-        ),
-        "cores": Layer(
-            areas.cores, tr("areas.layer_cores", lang),
-            style=styles.outline(colour=(120, 0, 20), fill=(196, 30, 58), stroke_mm=0.3),
-        ),
-        "zones": Layer(
-            areas.zones, tr("areas.layer_zones", lang),
-            style=styles.outline(colour=(200, 120, 90), fill=(247, 182, 148), stroke_mm=0.3),
-        ),
-        "membership": Layer(
-            shown, tr("areas.layer_membership", lang),
-            style=styles.categorised("role", roles, stroke=grey, stroke_mm=0.15, aliases=words),
-        ),
-    }  # fmt: skip
-    if areas.flows is not None:
-        lines = desire_lines(
-            areas.flows, units, points=points, minimum=minimum_flow, membership=areas.membership
-        )
-        if len(lines):
-            key = "areas.layer_flows_estimated" if areas.flows.estimated else "areas.layer_flows"
-            layers["flows"] = Layer(
-                lines, tr(key, lang), style=styles.outline(
-                    colour=(60, 90, 160), geometry="LineString", stroke_mm=0.3, opacity=0.6
-                ),
+    labels = None
+    if cores is None:
+        from qala.settlement import label_centres
+
+        labels = label_centres(population, built, land, ruleset=ruleset, **thresholds).compute()
+    points = weighted_centres(units, population, id=id)
+    given: Cities | pd.Series
+    if cores is not None:
+        given = city_table = read_cores(cores)
+    else:
+        labels = cast("xr.DataArray", labels)
+        given = cities_of(units, population, labels, id=id, city_share=city_share)
+        if not len(given.cores):
+            raise InputError(
+                f"no unit is part of a city: none has {city_share:.0%} of its people in an urban "
+                "centre", "units small enough to follow the urban centres",
+                "use finer units (settlements, communes), or lower city_share",
             )  # fmt: skip
-    tables: dict[str, tuple[pd.DataFrame | None, str]] = {
-        "cities": (areas.cities, "areas.layer_cities"),
-        "merges": (areas.merges, "areas.layer_merges"),
-        "rates": (rates, "areas.layer_rates"),
-    }
-    if areas.sensitivity is not None:
-        tables["sensitivity"] = (areas.sensitivity.variants, "areas.layer_sensitivity")
-        tables["joined"] = (areas.sensitivity.joined, "areas.layer_joined")
-    if calibration is not None:
-        lines_of = calibration.report().splitlines()
-        tables["calibration"] = (pd.DataFrame({"result": lines_of}), "areas.layer_calibration")
-    for name, (table, key) in tables.items():
-        if table is not None and len(table):
-            layers[name] = Layer(table, tr(key, lang), style="table")
-    return layers
+        city_table = given.cores
+    names = _city_names(units, id, population, city_table, lang)
+    calibration, outlines = None, None
+    if cellwise:
+        result, outlines = _cellwise(
+            units, id, population, cast("xr.DataArray", labels), city_table, network, names, lang
+        )
+    else:
+        seconds = None if network is None or flows is not None else unit_seconds(network, points)
+        if isochrone is not None:
+            from qala.fua_estimates import isochrone_areas
+
+            result = isochrone_areas(
+                units, id=id, cores=city_table, population=population, seconds=seconds,
+                minutes_limit=isochrone, min_city=min_city, names=names, lang=lang,
+            )  # fmt: skip
+        else:
+            extra: dict[str, Any] = {}
+            if flows is not None:
+                extra = {"flows": flows, "employed": employed, "unknown": unknown}
+            else:
+                extra = {"seconds": seconds, "distance": seconds is None, "beta": beta}
+                if calibrate_on is not None:
+                    calibration, found = _calibrated(
+                        units, id, calibrate_on, employed, seconds, points, unknown
+                    )
+                    extra |= found
+            result = functional_areas(
+                units, id=id, cores=given, population=population, points=points,
+                threshold=threshold, merge_threshold=threshold, merge=merge,
+                city_share=city_share, names=names, lang=lang, **extra,
+            )  # fmt: skip
+            if sensitivity:
+                result = area_sensitivity(result)
+            if calibration is not None:
+                _log_agreement(result, units, id, calibrate_on, employed, unknown)
+    if official is not None and reporting is None:
+        reporting = id
+    rates = area_rates(
+        result.membership,
+        reporting=None
+        if reporting is None
+        else dict(zip(as_ids(units[id]), as_ids(units[reporting]), strict=True)),
+        official=official,
+    )
+    bands = roads = None
+    notices: tuple[str, ...] = ()
+    if network is not None:
+        bands = city_isochrones(network, result, labels, population)
+        roads, lowest = main_roads(network)
+        notices = (str(network.metadata.get("notice", "")),)
+        cast("dict[str, Any]", result.counts).update(
+            network_segments=int(network.metres.size), network_segments_in_layer=len(roads),
+            network_lowest_class_in_layer=lowest,
+        )  # fmt: skip
+    return Delineated(
+        result, units, id, points, rates, labels, calibration, bands, roads, outlines,
+        tuple(n for n in notices if n),
+    )  # fmt: skip
 
 
-# --- the recipe -----------------------------------------------------------------------
+def city_isochrones(
+    network: Network,
+    areas: Areas,
+    labels: xr.DataArray | None,
+    population: xr.DataArray,
+    *,
+    bands: Sequence[float] = BANDS,
+) -> gpd.GeoDataFrame:
+    """Return bands of travel time to the nearest city.
+
+    Parameters
+    ----------
+    network
+        Roads.
+    areas
+        Areas with their cities.
+    labels
+        dims (y, x); urban centres: the way ends at their edge. Without them, at that of the
+        cores, which may be far outside a city whose units are large.
+    population
+        dims (y, x); people per cell on the same grid.
+    bands
+        Minutes.
+
+    Returns
+    -------
+    geopandas.GeoDataFrame
+        ``minutes`` (int), ``area_km2``, geometry; longest first; CRS of the network.
+    """
+    from qala.settlement import urban_centres
+    from qala.travel import isochrones
+
+    if labels is None:
+        goals = areas.cores[["area", "geometry"]]
+    else:
+        centres = urban_centres(labels, population)
+        goals = centres[centres["centre"].astype(str).isin(areas.cities["city"])]
+    found = isochrones(
+        network, goals, [float(b) for b in bands], direction="to", merge=True,
+        max_walk_metres=BAND_WALK,
+    )  # fmt: skip
+    found["minutes"] = found["minutes"].round().astype(int)
+    return found.drop(columns="id")
 
 
 def areas_flow(
@@ -520,27 +465,15 @@ def areas_flow(
     built: str | Path | None = None,
     land: str | Path | None = None,
     layer: str | None = None,
-    flows: str | Path | None = None,
-    employed: str | Path | None = None,
     network: str | Path | None = None,
-    distance: bool = False,
-    isochrone: float | None = None,
-    min_city: float = 100_000.0,
-    threshold: float = THRESHOLD,
-    beta: float | None = None,
-    calibrate_on: str | Path | None = None,
-    cores: str | Path | None = None,
-    merge: bool | None = None,
-    city_share: float = CITY_SHARE,
-    unknown: str = "error",
-    reporting: str | None = None,
+    official: str | Path | None = None,
+    epoch: int | None = None,
     minimum_flow: float = 100.0,
     figure: str | Path | None = None,
-    ruleset: str = "R2023A",
     repair: bool = False,
     lang: str = "en",
     source: str = "",
-    **thresholds: Any,
+    **options: Any,
 ) -> dict[str, Any]:
     """Delineate functional urban areas from files and write a GeoPackage.
 
@@ -556,43 +489,34 @@ def areas_flow(
         GeoPackage to write.
     layer
         Layer of a file that holds several.
-    flows, employed
-        Tables of commuters and employed residents; see :mod:`qala.commuting`.
     network
-        Network saved by :func:`qala.network.save_network`.
-    distance
-        Estimate flows from the straight line.
-    isochrone
-        Minutes: the baseline of :func:`qala.fua_estimates.isochrone_areas`, on
-        the network's times where one is given.
-    min_city
-        Least people of a city for the isochrone.
-    threshold
-        Share of commuters; that of merging is the same.
-    beta
-        Per km or minute, the plain exponential model.
-    calibrate_on
-        Flow table on the same units, from which the decay (β and shape) and
-        the jobs of each unit are taken; ``--calibrate``.
-    cores
-        Given cores, in place of urban centres.
-    merge, city_share, unknown
-        As for :func:`qala.fua.functional_areas`.
-    reporting
-        Column of units by which rates are told.
+        Network saved by :func:`qala.network.save_network`, or an OpenStreetMap extract.
+    official
+        Table of official urban shares by reporting unit (``reporting``, else the units);
+        see :func:`qala.rates.read_official`.
+    epoch
+        Epoch of the official figures; default: that of the population's file name.
     minimum_flow
         Smallest flow drawn, commuters.
     figure
         PNG of the map; that of the sensitivity lies beside it, its name ending
         in ``_sensitivity``.
-    ruleset, **thresholds
-        Of the urban centres; see :func:`qala.settlement.label_centres`.
     repair
         Repair units; see :func:`qala.vector.check_units`.
     lang
         Language of reasons, titles and map.
     source
         Sources and licences shown below the map and kept in the file.
+    **options
+        As for :func:`delineate`: ``flows``, ``employed`` (tables, see :mod:`qala.commuting`);
+        ``distance`` (estimate flows from the straight line); ``isochrone`` (minutes: the
+        baseline of :func:`qala.fua_estimates.isochrone_areas`) with ``min_city`` (people);
+        ``cellwise`` (:func:`qala.fua_estimates.cellwise_units`); ``threshold`` (share of
+        commuters, of merging as well); ``beta`` (per km or minute: the plain exponential);
+        ``calibrate_on`` (flow table on the same units, from which decay and jobs are taken);
+        ``cores`` (in place of urban centres); ``merge``, ``city_share``, ``unknown`` as for
+        :func:`qala.fua.functional_areas`; ``reporting``; ``ruleset`` and thresholds of
+        :func:`qala.settlement.label_centres`.
 
     Returns
     -------
@@ -608,85 +532,39 @@ def areas_flow(
     from qala.export.geopackage import write_geopackage
     from qala.raster import open_raster, require_writable
 
-    _check_options(flows, network, distance, isochrone, beta, calibrate_on, employed)
+    check_options(
+        options.get("flows"), network, options.get("distance", False), options.get("isochrone"),
+        options.get("beta"), options.get("calibrate_on"), options.get("employed"),
+        options.get("cellwise", False), options.get("cores"),
+    )  # fmt: skip
     targets = [Path(out), *([Path(figure)] if figure else [])]
     for target in targets:
         require_writable(target)
     layer_of_units = _read_units(units, id, layer, repair)
-    people = open_raster(population, "population")
-    labels = None
-    if cores is None:
-        from qala.settlement import label_centres
-
-        labels = label_centres(
-            people,
-            None if built is None else open_raster(built, "built"),
-            None if land is None else open_raster(land, "land"),
-            ruleset=ruleset,
-            **thresholds,
-        )
-    points = weighted_centres(layer_of_units, people, id=id)
-    seconds = None
-    if network is not None:
-        from qala.network import load_network
-
-        seconds = unit_seconds(load_network(network), points)
-    core_table = None if cores is None else read_cores(cores)
-    calibration = None
-    if isochrone is not None:
-        result = _isochrone(
-            layer_of_units, id, people, labels, core_table, seconds, isochrone, min_city,
-            city_share, lang,
-        )  # fmt: skip
-    else:
-        extra: dict[str, Any] = {}
-        if flows is not None:
-            extra = {"flows": flows, "employed": employed, "unknown": unknown}
-        else:
-            extra = {"seconds": seconds, "distance": seconds is None, "beta": beta}
-            if calibrate_on is not None:
-                calibration, found = _calibrated(
-                    layer_of_units, id, calibrate_on, employed, seconds, points, unknown
-                )
-                extra |= found
-        result = functional_areas(
-            layer_of_units,
-            id=id,
-            cores=core_table,
-            population=people,
-            labels=labels,
-            points=points,
-            threshold=threshold,
-            merge_threshold=threshold,
-            merge=merge,
-            city_share=city_share,
-            names=_city_names(layer_of_units, id, people, labels, core_table, city_share, lang),
-            lang=lang,
-            **extra,
-        )
-        result = area_sensitivity(result)
-        if calibration is not None:
-            _log_agreement(result, layer_of_units, id, calibrate_on, employed, unknown)
-    rates = area_rates(
-        result.membership,
-        reporting=None
-        if reporting is None
-        else dict(zip(as_ids(layer_of_units[id]), layer_of_units[reporting], strict=True)),
-    )
-    layers = layers_of(
-        result, layer_of_units, id=id, points=points, minimum_flow=minimum_flow, rates=rates,
-        calibration=calibration, lang=lang,
+    table = None if official is None else _official(official, population, epoch, id, options)
+    found = delineate(
+        layer_of_units, id, open_raster(population, "population"),
+        built=None if built is None else open_raster(built, "built"),
+        land=None if land is None else open_raster(land, "land"),
+        network=None if network is None else open_network(network),
+        official=table, lang=lang, **options,
     )  # fmt: skip
+    result = found.areas
+    source = "; ".join(
+        [*([source] if source else []), *(n for n in found.notices if n not in source)]
+    )
+    title = tr(f"areas.legend_{kind_of(result)}", lang)
     metadata = {
-        "title": tr(f"areas.legend_{_kind(result)}", lang),
+        "title": title,
         "citation": source,
         "provenance": {"settings": dict(result.settings), "counts": dict(result.counts)},
     }
+    layers = layers_of_delineated(found, minimum_flow=minimum_flow, lang=lang)
     write_geopackage(out, layers, metadata=metadata, lang=lang)
     if figure is not None:
         map_areas(
-            result, layer_of_units, title=tr(f"areas.legend_{_kind(result)}", lang), path=figure,
-            lang=lang, source=source, subtitle=_subtitle(result, lang),
+            result, layer_of_units, title=title, path=figure,
+            lang=lang, source=source, subtitle=subtitle_of(result, lang),
         )  # fmt: skip
         if result.sensitivity is not None:
             chart = Path(figure).with_name(f"{Path(figure).stem}_sensitivity.png")
@@ -696,37 +574,260 @@ def areas_flow(
         "outputs": targets,
         "counts": dict(result.counts),
         "settings": dict(result.settings),
-        "calibration": calibration,
-        "rates": rates,
+        "calibration": found.calibration,
+        "rates": found.rates,
     }
 
 
-def _check_options(
+def layers_of_delineated(
+    found: Delineated, *, minimum_flow: float = 100.0, lang: str = "en"
+) -> dict[str, Any]:
+    """Return the layers of a GeoPackage; see :func:`qala.area_products.layers_of`."""
+    return layers_of(
+        found.areas, found.units, id=found.id, points=found.points, minimum_flow=minimum_flow,
+        rates=found.rates, calibration=found.calibration, isochrones=found.isochrones,
+        roads=found.roads, outlines=found.outlines, lang=lang,
+    )  # fmt: skip
+
+
+def _official(
+    path: str | Path, population: str | Path, epoch: int | None, id: str, options: Mapping[str, Any]
+) -> pd.DataFrame:
+    """Read the official figures of the population's epoch."""
+    from qala.rates import read_official
+    from qala.sources import epochs_of
+
+    table = read_official(path, options.get("reporting") or id)
+    named = next(iter(epochs_of([Path(population).name]))) if epoch is None else epoch
+    return official_at(table, named)
+
+
+def areas_recipe(
+    workflow: AreasWorkflow, stage: Path, recorder: Recorder
+) -> tuple[list[Path], dict[str, pd.DataFrame], dict[str, Any]]:
+    """Make the files of a workflow ``functional_areas`` in a staging folder.
+
+    Parameters
+    ----------
+    workflow
+        From :func:`qala.config.load_workflow`.
+    stage
+        Folder to write to.
+    recorder
+        Takes the steps down.
+
+    Returns
+    -------
+    tuple
+        Files, tables by name, and what else the record tells.
+    """
+    import pandas as pd
+
+    from qala import sources
+    from qala.config import title_of
+    from qala.export.geopackage import write_geopackage
+    from qala.raster import RasterFile, write_rasters
+    from qala.report import write_tables
+
+    given, step, lang = workflow.inputs, workflow.areas, workflow.outputs.language
+    with recorder.step("open inputs") as notes:
+        data = sources.open_inputs(workflow)
+        epoch, official = _epoch_of(step.epoch, list(data.population), data.official)
+        units, id, reporting = _units_of(workflow, data, epoch)
+        population = data.population[epoch].compute()
+        network = None if given.network is None else open_network(given.network)
+        notes |= {
+            "epoch": str(epoch),
+            "units": len(units),
+            "people": float(population.sum(dtype="float64")),
+            "network": None if network is None else dict(network.metadata["summary"]),
+        }
+    with recorder.step("delineate areas") as notes:
+        method = step.method
+        found = delineate(
+            units, id, population, built=data.built[epoch], land=data.land[epoch], network=network,
+            flows=given.flows, employed=given.employed, distance=method == "distance",
+            isochrone=step.minutes if method == "isochrone" else None,
+            cellwise=method == "cellwise", min_city=step.min_city, threshold=step.threshold,
+            beta=step.beta, calibrate_on=given.calibrate, cores=given.cores, merge=step.merge,
+            city_share=step.city_share, unknown=step.unknown, official=official,
+            reporting=reporting, sensitivity=workflow.outputs.sensitivity,
+            ruleset=workflow.cells.ruleset, lang=lang, **workflow.cells.thresholds,
+        )  # fmt: skip
+        result = found.areas
+        notes |= {"settings": dict(result.settings), "counts": dict(result.counts)}
+    tables = {
+        "areas": pd.DataFrame(result.areas.drop(columns="geometry")),
+        "membership": _named_membership(found),
+        "rates": found.rates,
+        "cities": result.cities,
+    }
+    verdicts: list[str] = []
+    if result.sensitivity is not None:
+        tables |= {
+            "sensitivity": result.sensitivity.variants,
+            "joined": result.sensitivity.joined,
+        }
+        verdicts = result.sensitivity.joined["verdict"].tolist()
+    with recorder.step("write tables"):
+        files = write_tables(stage / "tables", tables)
+    told = "; ".join(workflow.sources)
+    credit = "; ".join([told, *(n for n in found.notices if n not in told)])
+    with recorder.step("write GeoPackage"):
+        metadata = {
+            "title": title_of(workflow, lang) or tr(f"areas.legend_{kind_of(result)}", lang),
+            "licence": credit,
+            "citation": "doi:10.1787/d58cb34d-en",
+            "provenance": {"parameters": recorder.parameters, "inputs": recorder.inputs},
+            "synthetic": workflow.synthetic,
+        }
+        layers = layers_of_delineated(found, minimum_flow=step.minimum_flow, lang=lang)
+        files.append(write_geopackage(stage / "areas.gpkg", layers, metadata=metadata, lang=lang))
+        if found.labels is not None:
+            tags = {"SYNTHETIC": "yes"} if workflow.synthetic else {}
+            path = stage / "rasters" / "urban_centres.tif"
+            files += write_rasters([RasterFile(found.labels, path, tags=tags)])
+    if workflow.outputs.figures:
+        with recorder.step("draw maps and charts"):
+            files += _draw(workflow, stage, found, credit, epoch)
+    more = {
+        "title": workflow.title,
+        "synthetic": workflow.synthetic,
+        "method": str(result.settings["method"]),
+        "verdicts": verdicts,
+    }
+    return files, tables, more
+
+
+def _epoch_of(
+    wanted: int | None, epochs: list[Any], official: pd.DataFrame | None
+) -> tuple[Any, pd.DataFrame | None]:
+    """Return the epoch of the people, and the official figures of it."""
+    from qala.rates import check_official
+
+    table = official
+    if table is not None and "official_share" not in table.columns:
+        table = check_official(table, "unit")
+    if wanted is not None and wanted not in epochs:
+        raise InputError(f"areas.epoch is {wanted}", f"an epoch of the population: {some(epochs)}")
+    epoch = epochs[-1] if wanted is None else wanted
+    if table is not None and wanted is None:
+        known = set(table.loc[table["official_share"].notna(), "epoch"].astype(str))
+        epoch = next((e for e in reversed(epochs) if str(e) in known), epoch)
+    return epoch, None if table is None else official_at(table, epoch)
+
+
+def _units_of(
+    workflow: AreasWorkflow, data: Inputs, epoch: Any
+) -> tuple[gpd.GeoDataFrame, str, str | None]:
+    """Return the units, their id column and the column that rates are told by."""
+    from qala.sources import places_at
+
+    given, divide = workflow.inputs, workflow.inputs.divide
+    id = "unit" if given.units is None else given.units.id
+    units = cast("gpd.GeoDataFrame", data.units)
+    if divide is None:
+        return units, id, workflow.areas.reporting
+    places = cast("gpd.GeoDataFrame", places_at(data.places, epoch))
+    problems = Problems("inputs.places")
+    for column in (divide.id, divide.unit, divide.population):
+        if column not in places.columns:
+            problems.add(f"no column {column!r}", some(places.columns), "see inputs.divide")
+    problems.raise_if_any()
+    if divide.unit != id:
+        places = places.drop(columns=id, errors="ignore").rename(columns={divide.unit: id})
+    parts = settlement_units(places, units, id=divide.id, district=id, population=divide.population)
+    return parts, divide.id, workflow.areas.reporting or id
+
+
+def _named_membership(found: Delineated) -> pd.DataFrame:
+    """Return the membership with the units' names and that of their area."""
+    table = found.areas.membership.copy()
+    names = [c for c in found.units.columns if str(c).startswith("name") and c not in table.columns]
+    for position, column in enumerate(names):
+        table.insert(1 + position, column, found.units[column].to_numpy())
+    label = dict(zip(found.areas.areas["area"], found.areas.areas["name"], strict=True))
+    table.insert(list(table.columns).index("area") + 1, "area_name", table["area"].map(label))
+    return table
+
+
+def _draw(
+    workflow: AreasWorkflow, stage: Path, found: Delineated, credit: str, epoch: Any
+) -> list[Path]:
+    """Draw the map and the picture of sensitivity in every language."""
+    from qala.config import title_of
+    from qala.messages import LANGUAGES
+
+    made = []
+    for lang in LANGUAGES:
+        result = in_language(found, lang)
+        place, heading = title_of(workflow, lang), tr(f"areas.legend_{kind_of(result)}", lang)
+        made.append(
+            map_areas(
+                result, found.units, title=f"{heading}: {place}" if place else heading,
+                path=stage / "figures" / f"map_areas_{lang}.png", lang=lang, source=credit,
+                subtitle=subtitle_of(result, lang), synthetic=workflow.synthetic,
+                roads=found.roads,
+            )
+        )  # fmt: skip
+        if result.sensitivity is not None:
+            heading = tr("areas.sensitivity_title", lang)
+            made.append(
+                chart_area_sensitivity(
+                    result, path=stage / "figures" / f"chart_sensitivity_{lang}.png", lang=lang,
+                    source=credit, title=f"{heading}: {place}" if place else heading,
+                    synthetic=workflow.synthetic,
+                )
+            )  # fmt: skip
+    return made
+
+
+def in_language(found: Delineated, lang: str) -> Areas:
+    """Return the areas with names and verdicts in another language; reasons stay."""
+    areas = found.areas
+    if lang == areas.settings["lang"]:
+        return areas
+    cities = areas.membership.loc[areas.membership["city"].notna()].set_index("unit")["city"]
+    people = found.areas.membership["population"].to_numpy(dtype=np.float64)
+    names = _city_names(found.units, found.id, people, cities, lang) or {}
+    return told_in(areas, names, lang)
+
+
+def check_options(
     flows: Any, network: Any, distance: bool, isochrone: float | None, beta: Any,
-    calibrate_on: Any, employed: Any,
+    calibrate_on: Any, employed: Any, cellwise: bool = False, cores: Any = None,
 ) -> None:  # fmt: skip
+    """Refuse options of ``qala areas`` that do not fit together, all at once."""
     problems = Problems("qala areas")
+    baseline = isochrone is not None or cellwise
+    # beside flows, or a baseline, the network is what isochrones and times are taken from
     chosen = [
         name
         for name, given in (
             ("--flows", flows is not None),
-            ("--network", network is not None and isochrone is None),
-            ("--distance", distance),
+            ("--network", network is not None and not baseline and flows is None),
+            ("--distance", distance and not cellwise),
             ("--isochrone", isochrone is not None),
+            ("--cellwise", cellwise),
         )
         if given
     ]
     if len(chosen) != 1:
         problems.add(
             f"{' and '.join(chosen) or 'no source of commuting'} given",
-            "one of --flows, --network, --distance, --isochrone (with or without --network)",
+            "one of --flows, --network, --distance, --isochrone, --cellwise (all with or without "
+            "--network but --distance)",
         )
-    estimated = network is not None or distance
-    if beta is not None and not (estimated and isochrone is None):
+    if distance and network is not None and cellwise:
+        problems.add("--cellwise is given with --network and --distance", "one of the two")
+    if cellwise and cores is not None:
+        problems.add("--cellwise is given with --cores", "urban centres, which it grows from")
+    estimated = (network is not None or distance) and flows is None and not baseline
+    if beta is not None and not estimated:
         problems.add("--beta is given without an estimate", "--distance or --network")
     if beta is not None and calibrate_on is not None:
         problems.add("both --beta and --calibrate are given", "one of them")
-    if calibrate_on is not None and not (estimated and isochrone is None):
+    if calibrate_on is not None and not estimated:
         problems.add("--calibrate is given without an estimate", "--distance or --network")
     if employed is not None and flows is None and calibrate_on is None:
         problems.add("--employed is given without flows", "--flows or --calibrate")
@@ -741,19 +842,31 @@ def _read_units(units: Any, id: str, layer: str | None, repair: bool) -> gpd.Geo
     return read_units(units, id=id, layer=layer, repair=repair)
 
 
-def _isochrone(
-    units: gpd.GeoDataFrame, id: str, people: xr.DataArray, labels: Any, cores: Any, seconds: Any,
-    limit: float, min_city: float, city_share: float, lang: str,
-) -> Areas:  # fmt: skip
-    from qala.fua_estimates import isochrone_areas
+def _cellwise(
+    units: gpd.GeoDataFrame, id: str, people: xr.DataArray, labels: xr.DataArray, cores: Any,
+    network: Network | None, names: dict[str, str] | None, lang: str,
+) -> tuple[Areas, gpd.GeoDataFrame]:  # fmt: skip
+    """Estimate cell by cell, on the network's times where one is given."""
+    from qala.fua_estimates import CELL_MODEL, cellwise_units
 
-    if cores is None:
-        cores = cities_of(units, people, labels, id=id, city_share=city_share).cores
-    return isochrone_areas(
-        units, id=id, cores=cores, population=people, seconds=seconds, minutes_limit=limit,
-        min_city=min_city, lang=lang,
-        names=_city_names(units, id, people, labels, cores, city_share, lang),
-    )  # fmt: skip
+    times: dict[str, Any] = {}
+    if network is not None:
+        from qala.travel import travel_times
+
+        near = travel_times(network, people, labels).nearest
+        at = near["origin"].to_numpy(dtype=np.int64)
+        for name, column in (("seconds", "seconds"), ("nearest", "centre")):
+            values = np.full(people.shape, np.nan)
+            values.ravel()[at] = near[column].to_numpy(dtype=np.float64, na_value=np.nan)
+            times[name] = labels.copy(data=values)
+        log.warning(
+            "the cell-wise model was fitted on straight lines (%s), not on network times",
+            CELL_MODEL.source,
+        )
+    found = cellwise_units(
+        units, id=id, population=people, labels=labels, cores=cores, names=names, lang=lang, **times
+    )
+    return found.areas, found.outlines
 
 
 def _calibrated(
@@ -807,9 +920,8 @@ def _log_agreement(
 
 
 def _city_names(
-    units: gpd.GeoDataFrame, id: str, people: xr.DataArray, labels: Any, cores: Any,
-    city_share: float, lang: str,
-) -> dict[str, str] | None:  # fmt: skip
+    units: gpd.GeoDataFrame, id: str, people: Any, cores: pd.Series, lang: str
+) -> dict[str, str] | None:
     """Return the name of each city's most populous unit, where the units have names."""
     import pandas as pd
 
@@ -817,43 +929,25 @@ def _city_names(
 
     if not any(str(c) == "name" or str(c).startswith("name_") for c in units.columns):
         return None
-    from qala.fua import _people
-
-    size, _ = _people(units, people, id)
-    if cores is None:
-        cores = cities_of(units, people, labels, id=id, city_share=city_share).cores
+    size, _ = people_of_units(units, people, id)
     table = pd.DataFrame(
         {"unit": as_ids(units[id]), "name": place_names(units, lang), "people": size}
     ).set_index("unit")
+    # cores in no unit are told with the rest of them
+    cores = cores[cores.index.isin(table.index)]
     table = table.loc[list(cores.index)].assign(city=cores.to_numpy())
     best = table.sort_values("people", ascending=False).drop_duplicates("city")
     return dict(zip(best["city"], best["name"], strict=True))
 
 
-def _subtitle(areas: Areas, lang: str) -> str:
-    from qala.figures import number, percent
-
-    settings = areas.settings
-    if settings["method"] == "isochrone":
-        return tr(
-            "areas.subtitle_isochrone", lang, minutes=number(settings["minutes"], lang),
-            people=number(settings["min_city"], lang),
-        )  # fmt: skip
-    limit = percent(settings["threshold"], lang, digits=0)
-    if settings["method"] == "flows":
-        return tr("areas.subtitle_flows", lang, limit=limit)
-    return tr(
-        "areas.subtitle_estimated", lang, limit=limit,
-        beta=number(settings["beta"], lang, digits=3),
-        shape=number(settings["shape"], lang, digits=2),
-    )  # fmt: skip
-
-
 __all__ = [
+    "Delineated",
     "areas_flow",
-    "chart_area_sensitivity",
-    "layers_of",
-    "map_areas",
+    "areas_recipe",
+    "check_options",
+    "city_isochrones",
+    "delineate",
+    "open_network",
     "settlement_units",
     "unit_seconds",
 ]

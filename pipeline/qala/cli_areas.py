@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -124,7 +125,8 @@ def areas(
         Path | None, typer.Option(help="Employed residents: unit, employed.")
     ] = None,
     network: Annotated[
-        Path | None, typer.Option(help="Estimate flows from this network's times.")
+        Path | None,
+        typer.Option(help="Estimate flows from this network's times (or an .osm.pbf's)."),
     ] = None,
     distance: Annotated[
         bool, typer.Option("--distance", help="Estimate flows from straight-line distance.")
@@ -132,6 +134,14 @@ def areas(
     isochrone: Annotated[
         float | None, typer.Option(min=1, help="Baseline: minutes around large cities.")
     ] = None,
+    cellwise: Annotated[
+        bool,
+        typer.Option(
+            "--cellwise",
+            help="GHS-FUA-like estimate cell by cell, on --network times or straight lines; "
+            "its model was fitted on Belgium alone.",
+        ),
+    ] = False,
     min_city: Annotated[
         float, typer.Option(help="Least people of a city for the isochrone.")
     ] = 100_000.0,
@@ -153,6 +163,13 @@ def areas(
     reporting: Annotated[
         str | None, typer.Option(help="Column of units by which rates are told.")
     ] = None,
+    official: Annotated[
+        Path | None,
+        typer.Option(help="Official urban shares by reporting unit, else by unit."),
+    ] = None,
+    epoch: Annotated[
+        int | None, typer.Option(help="Epoch of the official shares; default: the population's.")
+    ] = None,
     figure: Annotated[Path | None, typer.Option(help="PNG of the map.")] = None,
     layer: Annotated[str | None, typer.Option(help="Layer of the units file.")] = None,
     repair: Annotated[bool, typer.Option("--repair", help="Repair units.")] = False,
@@ -171,21 +188,76 @@ def areas(
         found = areas_flow(
             population, units, id, out=output, built=built, land=land, layer=layer, flows=flows,
             employed=employed, network=network, distance=distance, isochrone=isochrone,
-            min_city=min_city, threshold=threshold, beta=beta, calibrate_on=calibrate, cores=cores,
-            city_share=city_share, unknown=unknown, reporting=reporting, figure=figure,
+            cellwise=cellwise, min_city=min_city, threshold=threshold, beta=beta,
+            calibrate_on=calibrate, cores=cores,
+            city_share=city_share, unknown=unknown, reporting=reporting, official=official,
+            epoch=epoch, figure=figure,
             ruleset=ruleset, repair=repair, lang=lang.value, source=source,
         )  # fmt: skip
     _tell({**found["settings"], **found["counts"]})
     if found["calibration"] is not None:
         typer.echo(str(found["calibration"]))
     typer.echo("")
-    roles = found["areas"].membership
-    table = roles[roles["role"] != "outside"].groupby(["area", "role"]).size().unstack(fill_value=0)
-    typer.echo(table.head(40).to_string())
-    if len(table) > 40:
-        typer.echo(f"{len(table) - 40} more in layer areas")
+    result = found["areas"]
+    verdicts = [] if result.sensitivity is None else result.sensitivity.joined["verdict"].tolist()
+    tell_areas(result.areas, found["rates"], verdicts, str(result.settings["method"]), lang.value)
     for path in found["outputs"]:
         typer.echo(str(path))
+
+
+def tell_areas(
+    areas: Any, rates: Any, verdicts: Sequence[str], method: str, lang: str, *, rows: int = 40
+) -> None:
+    """Print the areas with their people, the rates, and the pairs of cities in doubt.
+
+    Parameters
+    ----------
+    areas, rates
+        Tables of :class:`qala.fua.Areas` and :func:`qala.fua_reports.area_rates`.
+    verdicts
+        Sentences on pairs of cities, most in doubt first.
+    method
+        Of the areas' settings.
+    lang
+        ``en``, ``ru`` or ``kk``.
+    rows
+        Areas told at most.
+    """
+    from qala.messages import tr
+
+    table = areas.sort_values("population", ascending=False)
+    columns = [
+        "name", "population", "core_population", "zone_population", "core_units", "zone_units",
+    ]  # fmt: skip
+    typer.echo(table[columns].head(rows).to_string(index=False, float_format="{:,.0f}".format))
+    if len(table) > rows:
+        typer.echo(f"{len(table) - rows} more in layer areas")
+    shares = ["unit", "population", "core_share", "zone_share", "outside_share", "area_share"]
+    shares += ["official_share", "ratio"] if rates["official_share"].notna().any() else []
+    typer.echo("")
+    # a table of all units is for the file
+    told = rates if len(rates) <= rows else rates.tail(1)
+    number = {"population": "{:,.0f}".format}
+    typer.echo(
+        told[shares].to_string(
+            index=False, formatters=number, float_format="{:.3f}".format, na_rep="-"
+        )
+    )
+    if len(verdicts):
+        typer.echo("")
+        for text in verdicts[:3]:
+            typer.echo(text)
+    if method == "cellwise":
+        typer.echo("")
+        typer.echo(tr("areas.subtitle_cellwise", lang))
+
+
+def tell_run(result: Any, lang: str) -> None:
+    """Print what a workflow ``functional_areas`` found, or had found when nothing changed."""
+    record = result.record
+    tell_areas(
+        result.tables["areas"], result.tables["rates"], record["verdicts"], record["method"], lang
+    )
 
 
 def register(app: typer.Typer) -> None:

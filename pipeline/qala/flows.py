@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-    from qala.config import Workflow
+    from qala.config import AreasWorkflow, Run, Workflow
     from qala.provenance import Recorder
     from qala.raster import Quantity, Unit
 
@@ -307,15 +307,46 @@ def rates_to_file(
 
 @dataclass(frozen=True)
 class Result:
-    """What a run leaves: the folder, its files, the headline table, and whether it worked."""
+    """What a run leaves: the folder, its files, its tables, and whether it worked."""
 
     folder: Path
     files: list[Path]
-    rates: pd.DataFrame | None
-    summary: pd.DataFrame | None
-    centres: pd.DataFrame | None
+    tables: Mapping[str, pd.DataFrame]
     record: dict[str, Any]
     fresh: bool
+
+    @property
+    def rates(self) -> pd.DataFrame | None:
+        """Urban shares by unit."""
+        return self.tables.get("rates")
+
+    @property
+    def summary(self) -> pd.DataFrame | None:
+        """Urban shares of all units together."""
+        return self.tables.get("summary")
+
+    @property
+    def centres(self) -> pd.DataFrame | None:
+        """Urban centres."""
+        return self.tables.get("urban_centres")
+
+
+#: files and tables of a recipe, and what else its record tells
+Made = tuple[list[Path], Mapping[str, Any], dict[str, Any]]
+
+
+def run(
+    workflow: Workflow | AreasWorkflow,
+    *,
+    out: str | Path | None = None,
+    force: bool = False,
+    wait: bool = False,
+    progress: Progress | None = None,
+) -> Result:
+    """Run a workflow by its recipe: :func:`urbanisation` or :func:`functional_areas`."""
+    if workflow.workflow == "functional_areas":
+        return functional_areas(workflow, out=out, force=force, wait=wait)
+    return urbanisation(workflow, out=out, force=force, wait=wait, progress=progress)
 
 
 def urbanisation(
@@ -353,6 +384,58 @@ def urbanisation(
     TemporaryError
         When another run holds the folder.
     """
+    return _resumable(
+        workflow, lambda stage, recorder: _urbanisation(workflow, stage, recorder, progress),
+        out=out, force=force, wait=wait,
+    )  # fmt: skip
+
+
+def functional_areas(
+    workflow: AreasWorkflow,
+    *,
+    out: str | Path | None = None,
+    force: bool = False,
+    wait: bool = False,
+) -> Result:
+    """Run the job of functional urban areas: layers, tables, maps.
+
+    Parameters
+    ----------
+    workflow
+        From :func:`qala.config.load_workflow`.
+    out, force, wait
+        As for :func:`urbanisation`.
+
+    Returns
+    -------
+    Result
+        With the tables ``areas``, ``membership``, ``rates`` and, where they were asked for,
+        ``sensitivity`` and ``joined``.
+
+    Raises
+    ------
+    InputError
+        When inputs are not sound; nothing is written then.
+    TemporaryError
+        When another run holds the folder.
+    """
+    from qala.areas import areas_recipe
+
+    return _resumable(
+        workflow, lambda stage, recorder: areas_recipe(workflow, stage, recorder),
+        out=out, force=force, wait=wait,
+    )  # fmt: skip
+
+
+def _resumable(
+    workflow: Run,
+    make: Callable[[Path, Recorder], Made],
+    *,
+    out: str | Path | None,
+    force: bool,
+    wait: bool,
+) -> Result:
+    """Make a recipe's files in a staging folder and publish them, unless nothing changed."""
     from qala import catalog, provenance
     from qala.config import input_files, require_files
 
@@ -366,9 +449,8 @@ def urbanisation(
         for reason in provenance.why_changed(folder, recorder):
             log.info("working again: %s", reason)
         with recorder.listening():
-            result = _urbanisation(workflow, stage, recorder, progress)
+            files, tables, more = make(stage, recorder)
         before = provenance.read_record(folder) or {}
-        files, tables, more = result
         record = recorder.record(files, stage, **more)
         files.append(catalog.write_item(stage, record))
         kept = {o["path"] for o in record["outputs"]}
@@ -376,7 +458,7 @@ def urbanisation(
         files.append(provenance.write_json(stage / provenance.RECORD, record))
         published = [folder / f.relative_to(stage) for f in files]
         provenance.publish(stage, folder, files, obsolete)
-    return Result(folder, published, *tables, record, True)
+    return Result(folder, published, tables, record, True)
 
 
 def _kept(folder: Path) -> Result:
@@ -387,17 +469,18 @@ def _kept(folder: Path) -> Result:
 
     record = provenance.read_record(folder) or {}
     files = [folder / o["path"] for o in record.get("outputs", [])]
-    rates, summary, centres = (
-        pd.read_parquet(path) if (path := folder / "tables" / f"{name}.parquet").exists() else None
-        for name in ("rates", "summary", "urban_centres")
-    )
+    tables = {
+        f.stem: pd.read_parquet(f)
+        for f in files
+        if f.parent.name == "tables" and f.suffix == ".parquet"
+    }
     files.append(folder / provenance.RECORD)
-    return Result(folder, files, rates, summary, centres, record, False)
+    return Result(folder, files, tables, record, False)
 
 
 def _urbanisation(
     workflow: Workflow, stage: Path, recorder: Recorder, progress: Progress | None
-) -> tuple[list[Path], tuple[Any, Any, Any], dict[str, Any]]:
+) -> Made:
     """The recipe: open, classify, delineate, classify units, rate, draw, export."""
     from qala import products, sources
     from qala.rates import sensitivity, summarise, urbanisation_rates
@@ -480,7 +563,7 @@ def _urbanisation(
                 files += products.write_page(
                     workflow, stage, recorder, shown, pictures, tables, centres[shown]
                 )
-    return files, (rates, summary, tables["urban_centres"]), more
+    return files, tables, more
 
 
 def _people(population: xr.DataArray) -> float:

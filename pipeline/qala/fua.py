@@ -11,31 +11,27 @@ Development Working Papers 2019/11, doi:10.1787/d58cb34d-en):
 4. enclaves join, and pieces that are not contiguous with the core leave.
 
 Flows are given (:mod:`qala.commuting`) or estimated. Where they are estimated,
-the areas hang on assumptions: see :func:`area_sensitivity` and
+the areas hang on assumptions: see :func:`qala.fua_reports.area_sensitivity` and
 ``docs/functional-areas.md``.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import product
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from qala.commuting import (
-    DECAY_KM_EXPONENTIAL,
-    DECAY_MIN_EXPONENTIAL,
     Decay,
     Flows,
     as_ids,
     distances,
     estimate_flows,
     flows_on_units,
-    huff_shares,
     minutes,
     read_cores,
     unit_values,
@@ -65,13 +61,6 @@ CITY_SHARE = 0.5
 CENTRE_HELD = 0.75
 #: units this far apart still share a border: slivers between borders digitised apart, metres
 GAP = 2.0
-#: variants of the sensitivity band: thresholds, and β times these factors
-THRESHOLDS = (0.10, 0.15, 0.20, 0.25)
-BETA_FACTORS = (0.6, 0.8, 1.0, 1.2, 1.4)
-#: share between two cities from which their pair is told of
-_NEAR = 0.05
-#: share of agreeing variants from which a verdict is called sure
-_SURE = 0.9
 
 
 # --- values -----------------------------------------------------------------------
@@ -95,7 +84,7 @@ class Sensitivity:
         nearest claim: its own area, or for a unit outside the city that most of
         its commuters go to.
     joined
-        Pairs of cities that are one area in some variant, or come near it:
+        Pairs of cities that are one area in some variant, or come near it, most in doubt first:
         ``city`` (the smaller), ``other``, ``share`` (of the employed residents of
         the city who work in the other), ``lowest`` and ``highest`` of it over the
         variants, ``base`` (whether the base joins them), ``variants`` (share of
@@ -123,7 +112,7 @@ class Areas:
     membership
         One row a unit: ``unit``, ``area``, ``role`` (core, zone, outside),
         ``share``, ``runner_up``, ``runner_up_share``, ``reason``, ``city``,
-        ``population``; after :func:`area_sensitivity` also ``stability`` and
+        ``population``; after :func:`qala.fua_reports.area_sensitivity` also ``stability`` and
         ``in_area``.
     cities
         One row a city: ``city``, ``name``, ``area``, ``units``, ``population``
@@ -139,7 +128,7 @@ class Areas:
     counts
         Enclaves joined, units that left, and what the inputs lacked.
     sensitivity
-        Result of :func:`area_sensitivity`, where it ran.
+        Result of :func:`qala.fua_reports.area_sensitivity`, where it ran.
     """
 
     areas: gpd.GeoDataFrame
@@ -152,7 +141,7 @@ class Areas:
     settings: Mapping[str, Any]
     counts: Mapping[str, Any]
     sensitivity: Sensitivity | None = None
-    _frame: _Frame | None = field(default=None, repr=False, compare=False)
+    _frame: Frame | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -173,7 +162,7 @@ class Borders:
 
 
 @dataclass(frozen=True)
-class _Frame:
+class Frame:
     """What stays the same in all variants of one run."""
 
     ids: NDArray[np.object_]
@@ -190,7 +179,7 @@ class _Frame:
 
 
 @dataclass(frozen=True)
-class _Found:
+class Found:
     """Membership as plain arrays."""
 
     group: Ints  # area of each city, by number of its leading city
@@ -544,7 +533,9 @@ def _two_best(shares: csr_matrix, without: Ints | None = None) -> tuple[Ints, Fl
     return result[0], result[1], result[2], result[3]
 
 
-def _assign(frame: _Frame, flows: Flows, threshold: float, merge_threshold: float | None) -> _Found:
+def assign_units(
+    frame: Frame, flows: Flows, threshold: float, merge_threshold: float | None
+) -> Found:
     """Run the rules on arrays: merge, zone, enclaves, contiguity."""
     count = len(frame.cities)
     core = frame.city >= 0
@@ -570,7 +561,7 @@ def _assign(frame: _Frame, flows: Flows, threshold: float, merge_threshold: floa
     claim = np.where(area >= 0, area, best)
     own_share = _pick(shares, claim)
     rival, rival_share, _, _ = _two_best(shares, claim)
-    return _Found(group, area, how, best, best_share, rival, rival_share, own_share, tuple(merges))
+    return Found(group, area, how, best, best_share, rival, rival_share, own_share, tuple(merges))
 
 
 def _pick(shares: csr_matrix, column: Ints) -> Floats:
@@ -588,7 +579,7 @@ def functional_areas(
     id: str,
     flows: Flows | str | Path | pd.DataFrame | None = None,
     employed: Any = None,
-    cores: pd.Series | pd.DataFrame | str | Path | None = None,
+    cores: Cities | pd.Series | pd.DataFrame | str | Path | None = None,
     population: Any = None,
     labels: xr.DataArray | None = None,
     seconds: Any = None,
@@ -622,7 +613,8 @@ def functional_areas(
         Employed residents: a table for :func:`qala.commuting.read_employed`
         with given flows; a column or one value a unit with estimated ones.
     cores
-        Given core units (``unit``, ``city``), in place of urban centres.
+        Given core units (``unit``, ``city``), in place of urban centres; or what
+        :func:`cities_of` found, so that it is not looked for again.
     population
         People: a raster (dims (y, x), people per cell), a column, or one value
         a unit.
@@ -699,8 +691,8 @@ def functional_areas(
     problems.raise_if_any()
     ids = as_ids(units[id])
     cities = None
-    if cores is None:
-        cities = cities_of(
+    if cores is None or isinstance(cores, Cities):
+        cities = cores or cities_of(
             units, population, cast("xr.DataArray", labels), id=id, city_share=city_share
         )
         core_table, people, centres = cities.cores, cities.population, cities.points
@@ -712,10 +704,10 @@ def functional_areas(
                 "use finer units (settlements, communes), or lower city_share",
             )
     else:
-        core_table = _core_series(cores)
-        people, centres = _people(units, population, id)
-    city, city_ids = _cores_on_units(core_table, ids)
-    joins = (cores is None) if merge is None else merge
+        core_table = core_series(cores)
+        people, centres = people_of_units(units, population, id)
+    city, city_ids = cores_on_units(core_table, ids)
+    joins = (cities is not None) if merge is None else merge
     costs = None
     if flows is not None:
         given = (
@@ -743,7 +735,7 @@ def functional_areas(
         )  # fmt: skip
         pull = people if jobs is None else unit_values(units, jobs, "jobs")
     counts = np.nan_to_num(people)
-    frame = _Frame(
+    frame = Frame(
         ids=ids,
         borders=borders_of(units, gap=gap),
         city=city,
@@ -756,7 +748,7 @@ def functional_areas(
         merge_threshold=merge_threshold if joins else None,
         jobs_known=jobs is not None,
     )
-    found = _assign(frame, given, threshold, frame.merge_threshold)
+    found = assign_units(frame, given, threshold, frame.merge_threshold)
     settings = {
         "method": "flows" if not given.estimated else f"huff_{cast('Decay', given.decay).per}",
         "threshold": threshold,
@@ -777,7 +769,8 @@ def functional_areas(
     return _result(units, frame, found, given, settings, cities, people)
 
 
-def _core_series(cores: Any) -> pd.Series:
+def core_series(cores: Any) -> pd.Series:
+    """Return given cores as city by unit, checked."""
     import pandas as pd
 
     if isinstance(cores, pd.Series):
@@ -785,7 +778,7 @@ def _core_series(cores: Any) -> pd.Series:
     return read_cores(cores)
 
 
-def _cores_on_units(cores: pd.Series, ids: NDArray[np.object_]) -> tuple[Ints, tuple[str, ...]]:
+def cores_on_units(cores: pd.Series, ids: NDArray[np.object_]) -> tuple[Ints, tuple[str, ...]]:
     """Return the number of each unit's city, -1 where none, and the cities in order."""
     position = {unit: i for i, unit in enumerate(ids)}
     strange = [u for u in cores.index if u not in position]
@@ -804,7 +797,7 @@ def _cores_on_units(cores: pd.Series, ids: NDArray[np.object_]) -> tuple[Ints, t
     return city, names
 
 
-def _people(
+def people_of_units(
     units: gpd.GeoDataFrame, population: Any, id: str
 ) -> tuple[Floats, gpd.GeoSeries | None]:
     """Return people of units, NaN where not known, and their centres where there is a raster."""
@@ -870,8 +863,8 @@ def _people_and_centres(
 
 def _result(
     units: gpd.GeoDataFrame,
-    frame: _Frame,
-    found: _Found,
+    frame: Frame,
+    found: Found,
     flows: Flows,
     settings: dict[str, Any],
     cities: Cities | None,
@@ -912,7 +905,7 @@ def _result(
     )
 
 
-def _pieces(frame: _Frame, found: _Found) -> dict[str, int]:
+def _pieces(frame: Frame, found: Found) -> dict[str, int]:
     """Return the number of contiguous parts of each area."""
     inside = found.area >= 0
     piece = _components(frame.borders.neighbours, found.area, inside)
@@ -922,7 +915,7 @@ def _pieces(frame: _Frame, found: _Found) -> dict[str, int]:
 
 
 def _membership(
-    frame: _Frame, found: _Found, flows: Flows, settings: Mapping[str, Any], people: Floats
+    frame: Frame, found: Found, flows: Flows, settings: Mapping[str, Any], people: Floats
 ) -> pd.DataFrame:
     import pandas as pd
 
@@ -946,7 +939,7 @@ def _membership(
     return table
 
 
-def _reasons(frame: _Frame, found: _Found, settings: Mapping[str, Any]) -> list[str]:
+def _reasons(frame: Frame, found: Found, settings: Mapping[str, Any]) -> list[str]:
     """Return a sentence a unit: why it is in or out."""
     from qala.figures import percent
 
@@ -1053,9 +1046,7 @@ def _area_km2(layer: gpd.GeoDataFrame) -> Floats:
     return np.asarray(shapes.area, dtype=np.float64) / 1e6
 
 
-def _city_table(
-    frame: _Frame, found: _Found, cities: Cities | None, people: Floats
-) -> pd.DataFrame:
+def _city_table(frame: Frame, found: Found, cities: Cities | None, people: Floats) -> pd.DataFrame:
     import pandas as pd
 
     count = len(frame.cities)
@@ -1073,437 +1064,3 @@ def _city_table(
         extra = cities.centres.drop(columns="units").set_index("city")
         table = table.join(extra, on="city")
     return table
-
-
-# --- flows as lines ---------------------------------------------------------------
-
-
-def desire_lines(
-    flows: Flows,
-    units: gpd.GeoDataFrame,
-    *,
-    points: gpd.GeoSeries | None = None,
-    minimum: float = 100.0,
-    membership: pd.DataFrame | None = None,
-) -> gpd.GeoDataFrame:
-    """Return flows between units as straight lines.
-
-    Parameters
-    ----------
-    flows
-        Given or estimated.
-    units
-        The units of the flows, in their order.
-    points
-        Ends of the lines; default: a point inside each unit.
-    minimum
-        Smaller flows are left out, commuters.
-    membership
-        Keep only flows into core units of areas.
-
-    Returns
-    -------
-    geopandas.GeoDataFrame
-        ``origin``, ``destination``, ``commuters``, ``share`` (of the origin's
-        employed residents), ``estimated``; largest first; CRS of the units.
-    """
-    import geopandas as gpd
-    import shapely
-
-    pairs = flows.matrix.tocoo()
-    keep = (pairs.row != pairs.col) & (pairs.data >= minimum)
-    if membership is not None:
-        keep &= (membership["role"] == "core").to_numpy()[pairs.col]
-    row, col, value = pairs.row[keep], pairs.col[keep], pairs.data[keep]
-    order = np.lexsort((flows.ids[col].astype(str), flows.ids[row].astype(str), -value))
-    row, col, value = row[order], col[order], value[order]
-    ends = units.geometry.representative_point() if points is None else points.to_crs(units.crs)
-    at = np.column_stack([np.asarray(ends.x), np.asarray(ends.y)])
-    return gpd.GeoDataFrame(
-        {
-            "origin": flows.ids[row],
-            "destination": flows.ids[col],
-            "commuters": value,
-            "share": value / flows.employed[row],
-            "estimated": np.full(value.size, flows.estimated),
-        },
-        geometry=shapely.linestrings(np.stack([at[row], at[col]], axis=1)),
-        crs=units.crs,
-    )
-
-
-# --- sensitivity ------------------------------------------------------------------
-
-
-def area_sensitivity(
-    areas: Areas,
-    *,
-    thresholds: Sequence[float] = THRESHOLDS,
-    beta_factors: Sequence[float] = BETA_FACTORS,
-    decays: Sequence[Decay] | None = None,
-) -> Areas:
-    """Run the rules again over thresholds, β and forms of the decay, and count what stays.
-
-    The threshold of merging moves with that of the zone, since both are the
-    same 15 % in the definition. With given flows only the thresholds vary.
-
-    Parameters
-    ----------
-    areas
-        Result of :func:`functional_areas`.
-    thresholds
-        Shares of employed residents.
-    beta_factors
-        Factors on β of an estimate; ± 40 % by default.
-    decays
-        Forms of the decay besides that of the areas; default: the plain
-        exponential, where the areas use another. Which form is right away from
-        where it was calibrated is as open as its β.
-
-    Returns
-    -------
-    Areas
-        The same areas with ``sensitivity``, and ``stability`` and ``in_area``
-        in the membership.
-
-    Raises
-    ------
-    InputError
-        When the areas did not come from :func:`functional_areas`.
-    """
-    import pandas as pd
-
-    frame, flows = areas._frame, areas.flows
-    if frame is None or flows is None:
-        raise InputError("these areas rest on no flows", "areas of functional_areas")
-    base = _assign(frame, flows, areas.settings["threshold"], areas.settings["merge_threshold"])
-    forms: list[Decay | None] = [flows.decay]
-    factors: tuple[float, ...] = (1.0,)
-    if flows.decay is not None:
-        plain = DECAY_MIN_EXPONENTIAL if flows.decay.per == "min" else DECAY_KM_EXPONENTIAL
-        others = ([plain] if flows.decay.shape != 1 else []) if decays is None else decays
-        forms, factors = [flows.decay, *others], tuple(beta_factors)
-    claim = np.where(base.area >= 0, base.area, base.best)
-    base_zone = (base.area >= 0) & (frame.city < 0)
-    people = frame.population if frame.population.any() else flows.employed
-    count = len(frame.cities)
-    agree = np.zeros(len(frame.ids))
-    inside = np.zeros(len(frame.ids))
-    together = np.zeros((count, count))
-    lowest, highest = np.full((count, count), np.inf), np.zeros((count, count))
-    rows = []
-    for form, factor in product(forms, factors):
-        varied = flows if form is None else _with_decay(frame, flows, form.scaled(factor))
-        between = _between_cities(frame, varied, count)
-        lowest, highest = np.minimum(lowest, between), np.maximum(highest, between)
-        for threshold in thresholds:
-            found = _assign(
-                frame, varied, threshold, None if frame.merge_threshold is None else threshold
-            )
-            # the area of the city claimed, whatever leads it in this variant
-            same = (found.area >= 0) & (claim >= 0) & (found.area == found.group[claim])
-            inside += same
-            agree += np.where(base.area >= 0, same, found.area < 0)
-            together += found.group[:, None] == found.group[None, :]
-            zone = (found.area >= 0) & (frame.city < 0)
-            either = people[zone | base_zone].sum()
-            rows.append(
-                {
-                    "threshold": threshold,
-                    "beta_factor": factor,
-                    "beta": varied.decay.beta if varied.decay else np.nan,
-                    "shape": varied.decay.shape if varied.decay else np.nan,
-                    "areas": len(set(found.group.tolist())),
-                    "zone_units": int(zone.sum()),
-                    "core_population": float(people[frame.city >= 0].sum()),
-                    "zone_population": float(people[zone].sum()),
-                    "population_share": float(people[found.area >= 0].sum() / people.sum()),
-                    "jaccard": float(people[zone & base_zone].sum() / either) if either else 1.0,
-                }
-            )
-    number = len(rows)
-    sensitivity = Sensitivity(
-        variants=pd.DataFrame(rows),
-        stability=pd.Series(agree / number, index=frame.ids, name="stability"),
-        in_area=pd.Series(inside / number, index=frame.ids, name="in_area"),
-        joined=_joined(frame, flows, base, together / number, lowest, highest, areas.settings),
-    )
-    membership = areas.membership.assign(stability=agree / number, in_area=inside / number)
-    return replace(areas, membership=membership, sensitivity=sensitivity)
-
-
-def _with_decay(frame: _Frame, flows: Flows, decay: Decay) -> Flows:
-    """Return the estimate with another decay, from costs at hand."""
-    if decay == flows.decay:
-        return flows
-    if frame.jobs_known:
-        decay = replace(decay, passes=0)
-    shares = huff_shares(
-        cast("csr_matrix", frame.costs), cast("Floats", frame.pull), decay, flows.employed
-    )
-    shares.data *= np.repeat(flows.employed, np.diff(shares.indptr))
-    return replace(flows, matrix=shares, decay=decay)
-
-
-def _joined(
-    frame: _Frame,
-    flows: Flows,
-    base: _Found,
-    together: Floats,
-    lowest: Floats,
-    highest: Floats,
-    settings: Mapping[str, Any],
-) -> pd.DataFrame:
-    """Return the pairs of cities that are one area in some variant, or near it."""
-    import pandas as pd
-
-    from qala.figures import number, percent
-
-    count = len(frame.cities)
-    shares = _between_cities(frame, flows, count)
-    core = frame.city >= 0
-    size = np.bincount(frame.city[core], flows.employed[core], count)
-    near = (together > 0) | (highest >= _NEAR) | (highest.T >= _NEAR)
-    a, b = np.nonzero(np.triu(near, 1))
-    # the smaller of the two is the one that would join
-    a, b = np.where(size[a] <= size[b], a, b), np.where(size[a] <= size[b], b, a)
-    lang = str(settings["lang"])
-    one = base.group[a] == base.group[b]
-    agreeing = np.where(one, together[a, b], 1 - together[a, b])
-    verdict = [
-        tr(
-            "areas.one" if joined else "areas.two", lang,
-            city=frame.names[frame.cities[i]], other=frame.names[frame.cities[j]],
-            share=percent(shares[i, j], lang), lowest=number(100 * lowest[i, j], lang, digits=1),
-            highest=percent(highest[i, j], lang), variants=percent(sure, lang, digits=0),
-            limit=percent(settings["threshold"], lang, digits=0),
-            sure=tr("areas.sure" if sure >= _SURE else "areas.not_sure", lang),
-        )
-        for i, j, joined, sure in zip(a, b, one, agreeing, strict=True)
-    ]  # fmt: skip
-    table = pd.DataFrame(
-        {
-            "city": [frame.cities[i] for i in a],
-            "other": [frame.cities[j] for j in b],
-            "share": shares[a, b],
-            "lowest": lowest[a, b],
-            "highest": highest[a, b],
-            "base": one,
-            "variants": together[a, b],
-            "verdict": verdict,
-        }
-    )
-    return table.sort_values(
-        ["variants", "highest", "city", "other"], ascending=[False, False, True, True],
-        ignore_index=True,
-    )  # fmt: skip
-
-
-def _between_cities(frame: _Frame, flows: Flows, count: int) -> Floats:
-    """Return the share of each city's employed residents that work in each other city."""
-    core = np.flatnonzero(frame.city >= 0)
-    pairs = flows.matrix[core][:, core].tocoo()
-    sums = np.zeros((count, count))
-    np.add.at(sums, (frame.city[core[pairs.row]], frame.city[core[pairs.col]]), pairs.data)
-    employed = np.bincount(frame.city[core], flows.employed[core], count)[:, None]
-    return np.divide(sums, employed, out=np.zeros_like(sums), where=employed > 0)
-
-
-# --- comparison -------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How far two memberships of the same units agree.
-
-    Attributes
-    ----------
-    in_or_out
-        Units that are in an area in both, or outside in both.
-    same_area
-        Units in the same area (areas matched by their most shared core people) or
-        outside in both.
-    units
-        Units compared.
-    jaccard, jaccard_people
-        Shared over joint commuting-zone units, core units of either left out;
-        counted, and weighted by people.
-    areas
-        Area by area: ``area``, ``reference``, ``units``, ``reference_units``,
-        ``shared_units``, ``jaccard``, ``jaccard_people``.
-    """
-
-    in_or_out: int
-    same_area: int
-    units: int
-    jaccard: float
-    jaccard_people: float
-    areas: pd.DataFrame
-
-
-def compare_areas(
-    membership: pd.DataFrame,
-    reference: pd.DataFrame,
-    *,
-    people: Floats | None = None,
-) -> Agreement:
-    """Compare a membership with another of the same units.
-
-    Parameters
-    ----------
-    membership, reference
-        Tables with ``unit``, ``area`` (missing outside) and ``role``; the order
-        of units may differ.
-    people
-        Weight of each row of ``membership``; default: its ``population``.
-
-    Returns
-    -------
-    Agreement
-        Counts, Jaccard indices, and the areas one by one.
-
-    Raises
-    ------
-    InputError
-        When the tables are of different units.
-    """
-    import pandas as pd
-
-    ours = membership.set_index(as_ids(membership["unit"]))
-    theirs = reference.set_index(as_ids(reference["unit"]))
-    if set(ours.index) != set(theirs.index):
-        lost = sorted(set(ours.index) ^ set(theirs.index))
-        raise InputError(f"{len(lost)} units are in one table only: {some(lost)}", "the same units")
-    theirs = theirs.loc[ours.index]
-    weight = ours["population"].to_numpy(dtype=np.float64) if people is None else np.asarray(people)
-    weight = np.nan_to_num(weight)
-    a = ours["area"].astype(object).where(ours["area"].notna(), None).to_numpy()
-    b = theirs["area"].astype(object).where(theirs["area"].notna(), None).to_numpy()
-    in_a, in_b = np.array([v is not None for v in a]), np.array([v is not None for v in b])
-    core = (ours["role"] == "core").to_numpy() | (theirs["role"] == "core").to_numpy()
-    pairs = pd.DataFrame({"a": a, "b": b, "core": core, "w": weight + 1e-9})[in_a & in_b]
-    # areas are matched where they share most people, cores first
-    matched: dict[Any, Any] = {}
-    ranked = pairs.groupby(["a", "b"]).agg(core=("core", "max"), w=("w", "sum")).reset_index()
-    for row in ranked.sort_values(["core", "w"], ascending=False).itertuples():
-        if row.a not in matched and row.b not in matched.values():
-            matched[row.a] = row.b
-    same = np.array([matched.get(x, "?") == y if x is not None else False
-                     for x, y in zip(a, b, strict=True)])  # fmt: skip
-    zone_a, zone_b = in_a & ~core, in_b & ~core
-    rows = []
-    for ref in sorted({v for v in b if v is not None}):
-        own = next((k for k, v in matched.items() if v == ref), None)
-        left, right = (a == own) & in_a, b == ref
-        both, either = left & right & ~core, (left | right) & ~core
-        rows.append(
-            {
-                "area": own,
-                "reference": ref,
-                "units": int(left.sum()),
-                "reference_units": int(right.sum()),
-                "shared_units": int((left & right).sum()),
-                "jaccard": both.sum() / either.sum() if either.any() else np.nan,
-                "jaccard_people": weight[both].sum() / weight[either].sum()
-                if weight[either].sum() > 0
-                else np.nan,
-            }
-        )
-    return Agreement(
-        in_or_out=int((in_a == in_b).sum()),
-        same_area=int((same | (~in_a & ~in_b)).sum()),
-        units=len(ours),
-        jaccard=_jaccard(zone_a, zone_b, np.ones(len(ours))),
-        jaccard_people=_jaccard(zone_a, zone_b, weight),
-        areas=pd.DataFrame(rows),
-    )
-
-
-def _jaccard(a: Bools, b: Bools, weight: Floats) -> float:
-    either = weight[a | b].sum()
-    return float(weight[a & b].sum() / either) if either else 1.0
-
-
-# --- rates ------------------------------------------------------------------------
-
-
-def area_rates(
-    membership: pd.DataFrame,
-    *,
-    reporting: Mapping[str, str] | pd.Series | None = None,
-    official: Mapping[str, float] | pd.Series | None = None,
-    total: str = "total",
-) -> pd.DataFrame:
-    """Return people in cities, commuting zones and outside, by reporting unit.
-
-    Parameters
-    ----------
-    membership
-        With ``unit``, ``role``, ``population``.
-    reporting
-        Reporting unit (such as the oblast) of each unit; default: all are one.
-    official
-        Official urban people by reporting unit; its sum stands for the total
-        where it names all.
-    total
-        Name of the row for all units; given where there are several reporting
-        units.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``unit``, ``population``, ``core``, ``zone``, ``outside`` (people),
-        ``core_share``, ``zone_share``, ``outside_share``, ``area_share`` (core
-        and zone), ``official_urban``, ``official_share``, ``ratio`` (official
-        share over area share).
-
-    Raises
-    ------
-    InputError
-        When units have no reporting unit, or no people are known.
-    """
-    import pandas as pd
-
-    ids = as_ids(membership["unit"])
-    people = membership["population"].to_numpy(dtype=np.float64)
-    if not np.isfinite(people).any():
-        raise InputError("the people of the units are not known", "membership with population")
-    group: Any = np.full(len(ids), total, dtype=object)
-    if reporting is not None:
-        where = pd.Series(reporting, dtype=object)
-        where.index = as_ids(where.index)
-        group = where.reindex(ids).to_numpy(dtype=object)
-        lost = ids[pd.isna(group)]
-        if len(lost):
-            raise InputError(f"{len(lost)} units have no reporting unit: {some(lost)}", "one each")
-    table = pd.DataFrame({"unit": group, "role": membership["role"].to_numpy(), "people": people})
-    sums = table.pivot_table(
-        index="unit", columns="role", values="people", aggfunc="sum", fill_value=0.0
-    ).reindex(columns=["core", "zone", "outside"], fill_value=0.0)
-    if reporting is not None and len(sums) > 1:
-        sums.loc[total] = sums.sum()
-    whole = sums.sum(axis=1)
-    urban = pd.Series(np.nan, index=sums.index)
-    if official is not None:
-        told = pd.Series(official, dtype=np.float64)
-        urban = told.reindex(sums.index)
-        if total in urban.index and pd.isna(urban[total]):
-            urban[total] = told.reindex([u for u in sums.index if u != total]).sum(skipna=False)
-    shares = sums.div(whole.where(whole > 0), axis=0)
-    inside = shares["core"] + shares["zone"]
-    return pd.DataFrame(
-        {
-            "unit": sums.index,
-            "population": whole,
-            "core": sums["core"],
-            "zone": sums["zone"],
-            "outside": sums["outside"],
-            "core_share": shares["core"],
-            "zone_share": shares["zone"],
-            "outside_share": shares["outside"],
-            "area_share": inside,
-            "official_urban": urban,
-            "official_share": urban / whole,
-            "ratio": urban / whole / inside.where(inside > 0),
-        }
-    ).reset_index(drop=True)

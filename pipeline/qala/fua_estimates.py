@@ -16,7 +16,7 @@ import numpy as np
 
 from qala.commuting import as_ids, distances, minutes
 from qala.errors import InputError, Problems
-from qala.fua import Areas, _core_series, _cores_on_units, _people, area_layers
+from qala.fua import Areas, area_layers, core_series, cores_on_units, people_of_units
 from qala.messages import tr
 
 if TYPE_CHECKING:
@@ -110,8 +110,8 @@ def isochrone_areas(
             problems.add(f"{name} is {value!r}", "above 0")
     problems.raise_if_any()
     ids = as_ids(units[id])
-    city, cities = _cores_on_units(_core_series(cores), ids)
-    people, points = _people(units, population, id)
+    city, cities = cores_on_units(core_series(cores), ids)
+    people, points = people_of_units(units, population, id)
     size = np.bincount(city[city >= 0], people[city >= 0], len(cities))
     longest = max([minutes_limit, *(m for m, _ in variants)])
     if seconds is None:
@@ -404,24 +404,12 @@ def cellwise_areas(
     published in full: this is an imitation, fitted on Belgium alone.
     """
     import xarray as xr
-    from scipy.ndimage import label as components
 
     cells = cell_table(population, labels, **table)
-    chance = model.probability(
-        cells["minutes"].to_numpy(), cells["centre_people"].to_numpy(), cells["people"].to_numpy()
-    )
-    chance = np.where(cells["inside"].to_numpy(), 1.0, chance)
+    chance = _chances(cells, model)
     shape = population.shape
+    area = _grown(cells, chance, threshold, np.asarray(labels.compute().data))
     at = cells["cell"].to_numpy()
-    area = np.zeros(shape, np.int32)
-    area.ravel()[at] = np.where(chance >= threshold, cells["centre"].to_numpy(), 0)
-    # contiguous with a cell of the centre, by edges or corners, through cells of any area
-    centre = np.asarray(labels.compute().data)
-    number = int(area.max(initial=0))
-    joined, _ = components(area > 0, structure=np.ones((3, 3)))
-    pair = joined.astype(np.int64) * (number + 1) + area
-    anchored = np.unique(pair[(centre > 0) & (area > 0)])
-    area[~np.isin(pair, anchored)] = 0
     probability = np.full(shape, np.nan, np.float32)
     probability.ravel()[at] = chance
     coords = {k: population.coords[k] for k in population.coords}
@@ -432,3 +420,232 @@ def cellwise_areas(
         },
         attrs={"method": "GHS-FUA-like, cell by cell", "model_source": model.source},
     )
+
+
+def _chances(cells: pd.DataFrame, model: CellModel, factor: float = 1.0) -> Floats:
+    """Return the probability of each cell, 1 in centres; ``factor`` lengthens the way."""
+    chance = model.probability(
+        factor * cells["minutes"].to_numpy(),
+        cells["centre_people"].to_numpy(),
+        cells["people"].to_numpy(),
+    )
+    return np.where(cells["inside"].to_numpy(), 1.0, chance)
+
+
+def _grown(
+    cells: pd.DataFrame, chance: Floats, threshold: float, centre: NDArray[Any]
+) -> NDArray[np.int32]:
+    """Return the area of each cell: what reaches the threshold and hangs on its centre."""
+    from scipy.ndimage import label as components
+
+    area = np.zeros(centre.shape, np.int32)
+    area.ravel()[cells["cell"].to_numpy()] = np.where(
+        chance >= threshold, cells["centre"].to_numpy(), 0
+    )
+    # contiguous with a cell of the centre, by edges or corners, through cells of any area
+    number = int(area.max(initial=0))
+    joined, _ = components(area > 0, structure=np.ones((3, 3)))
+    pair = joined.astype(np.int64) * (number + 1) + area
+    anchored = np.unique(pair[(centre > 0) & (area > 0)])
+    area[~np.isin(pair, anchored)] = 0
+    return area
+
+
+#: probabilities and factors on travel time that the band of the cell-wise estimate runs over
+CELL_THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
+CELL_FACTORS = (0.8, 1.0, 1.25)
+
+
+@dataclass(frozen=True)
+class CellAreas:
+    """The cell-wise estimate on cells and on units.
+
+    Attributes
+    ----------
+    areas
+        As :func:`qala.fua.functional_areas` gives it; ``flows`` is None, the share in the
+        membership is that of people living in cells of the area.
+    cells
+        As :func:`cellwise_areas` gives it.
+    outlines
+        Polygons of the cells: ``area``, ``name``, ``population``, ``area_km2``.
+    """
+
+    areas: Areas
+    cells: xr.Dataset
+    outlines: gpd.GeoDataFrame
+
+
+def cellwise_units(
+    units: gpd.GeoDataFrame,
+    *,
+    id: str,
+    population: xr.DataArray,
+    labels: xr.DataArray,
+    cores: Any,
+    seconds: xr.DataArray | None = None,
+    nearest: xr.DataArray | None = None,
+    model: CellModel = CELL_MODEL,
+    threshold: float = 0.5,
+    unit_share: float = 0.5,
+    thresholds: Sequence[float] = CELL_THRESHOLDS,
+    factors: Sequence[float] = CELL_FACTORS,
+    names: Mapping[str, str] | None = None,
+    lang: str = "en",
+) -> CellAreas:
+    """Estimate areas cell by cell, GHS-FUA-like, and tell which units they hold.
+
+    A unit outside the cities belongs to an area when at least ``unit_share`` of its people
+    live in the area's cells.
+
+    Parameters
+    ----------
+    units
+        Polygons in any declared CRS.
+    id
+        Column of unit ids.
+    population, labels, seconds, nearest
+        As for :func:`cell_table`.
+    cores
+        City (number of its urban centre, as text) by unit: ``cities_of(…).cores``. Centres
+        without a city make no area.
+    model, threshold
+        As for :func:`cellwise_areas`.
+    unit_share
+        Share of a unit's people.
+    thresholds, factors
+        Probabilities, and factors on travel time, that ``stability`` is counted over.
+    names, lang
+        As for :func:`qala.fua.functional_areas`.
+
+    Returns
+    -------
+    CellAreas
+        The membership has ``stability``: the share of variants that say the same of a unit.
+
+    Raises
+    ------
+    InputError
+        When there is no urban centre, or cores name other units.
+    """
+    import pandas as pd
+
+    from qala.figures import percent
+    from qala.grid import geobox_of
+    from qala.units import coverage
+
+    ids = as_ids(units[id])
+    city, cities = cores_on_units(core_series(cores), ids)
+    if not all(c.isdigit() for c in cities):
+        raise InputError("cores are not numbers of urban centres", "cities_of(...).cores")
+    number = np.array([int(c) for c in cities])
+    times: dict[str, Any] = {"seconds": seconds, "nearest": nearest}
+    found = cellwise_areas(population, labels, model=model, threshold=threshold, **times)
+    cells = cell_table(population, labels, **times)
+    centre = np.asarray(labels.compute().data)
+    cover = coverage(units, geobox_of(population), id=id)
+    (people,) = cover.take(population)
+    people = np.nan_to_num(people.astype(np.float64))
+    total = np.asarray(cover.parts @ people).ravel()
+    slot = np.full(int(centre.max()) + 1, -1)
+    slot[number] = np.arange(number.size)
+
+    def assign(area: NDArray[np.int32]) -> tuple[NDArray[np.int64], Floats, NDArray[np.int64]]:
+        from scipy.sparse import csr_matrix
+
+        which = slot[area.ravel()[cover.cells]]
+        at = np.flatnonzero(which >= 0)
+        spread = csr_matrix((people[at], (at, which[at])), shape=(people.size, number.size))
+        held = (cover.parts @ spread).toarray()
+        share = np.divide(held, total[:, None], out=np.zeros_like(held), where=total[:, None] > 0)
+        best = share.argmax(axis=1)
+        much = share[np.arange(len(ids)), best]
+        chosen = np.where(city >= 0, city, np.where(much >= unit_share - 1e-9, best, -1))
+        return chosen.astype(np.int64), much, np.where(much > 0, best, -1).astype(np.int64)
+
+    base, share, best = assign(found["area"].to_numpy())
+    agree = np.mean(
+        [
+            assign(_grown(cells, _chances(cells, model, factor), limit, centre))[0] == base
+            for factor in factors
+            for limit in thresholds
+        ],
+        axis=0,
+    )
+    label = {c: (names or {}).get(c, c) for c in cities}
+    ranked = np.array([*cities, None], dtype=object)
+    role = np.where(base < 0, "outside", np.where(city >= 0, "core", "zone"))
+    reasons = [
+        tr("reason.core", lang, area=label[cities[c]])
+        if c >= 0
+        else tr("reason.cells_none", lang)
+        if k < 0
+        else tr(
+            "reason.cells" if a >= 0 else "reason.cells_below", lang,
+            share=percent(s, lang), area=label[cities[k]],
+            limit=percent(unit_share, lang, digits=0),
+        )
+        for c, a, k, s in zip(city, base, best, share, strict=True)
+    ]  # fmt: skip
+    membership = pd.DataFrame(
+        {
+            "unit": ids,
+            "area": ranked[base],
+            "role": role,
+            "share": np.where(total > 0, share, np.nan),
+            "runner_up": None,
+            "runner_up_share": np.nan,
+            "reason": reasons,
+            "city": ranked[city],
+            "population": total,
+            "stability": agree,
+        }
+    )
+    for column in ("area", "city"):
+        membership[column] = membership[column].where(membership[column].notna(), None)
+    areas, core_layer, zones = area_layers(units, membership, label)
+    held = np.bincount(city[city >= 0], total[city >= 0], number.size)
+    table = pd.DataFrame(
+        {
+            "city": list(cities),
+            "name": [label[c] for c in cities],
+            "area": list(cities),
+            "population": held,
+        }
+    )
+    settings = {
+        "method": "cellwise",
+        "model": "GHS-FUA-like",
+        "threshold": threshold,
+        "unit_share": unit_share,
+        "times": "straight line" if seconds is None else "network",
+        "model_source": model.source,
+        "lang": lang,
+    }
+    counts = {
+        "units": len(ids),
+        "areas": len(areas),
+        "cells_in_areas": int((found["area"] > 0).sum()),
+        "centres_without_city": int(centre.max()) - number.size,
+    }
+    merges = pd.DataFrame(columns=["round", "city", "into", "share"])
+    result = Areas(areas, core_layer, zones, membership, table, merges, None, settings, counts)
+    kept = found["area"].where(np.isin(found["area"], number), 0).astype("int32")
+    outlines = _outlines(kept, population, label)
+    return CellAreas(result, found.assign(area=kept), outlines)
+
+
+def _outlines(
+    area: xr.DataArray, population: xr.DataArray, label: Mapping[str, str]
+) -> gpd.GeoDataFrame:
+    """Return the cells of each area as polygons."""
+    from qala.settlement import urban_centres
+
+    present, places = np.unique(area.to_numpy(), return_inverse=True)
+    # numbers without gaps, 0 staying outside
+    ranks = places.reshape(area.shape) + (0 if present[0] == 0 else 1)
+    shapes = urban_centres(area.copy(data=ranks.astype(np.int32)), population)
+    names = [str(v) for v in present if v > 0]
+    return shapes.assign(area=names, name=[label[n] for n in names])[
+        ["area", "name", "population", "area_km2", "geometry"]
+    ]

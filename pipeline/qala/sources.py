@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-    from qala.config import Workflow
+    from qala.config import Run
     from qala.raster import Quantity
 
 log = logging.getLogger("qala")
@@ -71,7 +71,7 @@ def epochs_of(sources: Sequence[str]) -> dict[Any, str]:
     return found
 
 
-def open_inputs(workflow: Workflow) -> Inputs:
+def open_inputs(workflow: Run) -> Inputs:
     """Open, cut, sum to 1 km, and reconcile what the workflow names."""
     from qala.rates import read_official
     from qala.vector import read_units
@@ -109,7 +109,7 @@ def open_inputs(workflow: Workflow) -> Inputs:
     return Inputs(population, built, land, units, official, places, factors)
 
 
-def _open_epochs(workflow: Workflow, quantity: Quantity) -> dict[Any, Any]:
+def _open_epochs(workflow: Run, quantity: Quantity) -> dict[Any, Any]:
     """Open the rasters of a quantity, summed to 1 km where they are finer."""
     from qala.grid import geobox_of
     from qala.raster import aggregate, open_raster
@@ -182,7 +182,7 @@ def _to_window(raster: xr.DataArray, like: xr.DataArray, name: str) -> xr.DataAr
 
 
 def _cut(
-    workflow: Workflow, population: dict[Any, Any], units: gpd.GeoDataFrame | None
+    workflow: Run, population: dict[Any, Any], units: gpd.GeoDataFrame | None
 ) -> tuple[dict[Any, Any], gpd.GeoDataFrame | None]:
     """Cut rasters to the workflow's box, and units to those that it touches."""
     if workflow.bbox is None:
@@ -223,7 +223,7 @@ def _cut(
 
 
 def _population_from_points(
-    workflow: Workflow, units: gpd.GeoDataFrame | None, land: Mapping[Any, Any]
+    workflow: Run, units: gpd.GeoDataFrame | None, land: Mapping[Any, Any]
 ) -> dict[Any, xr.DataArray]:
     """Make the population grid from census points around the units."""
     from qala.census import grid_from_points
@@ -246,7 +246,7 @@ def _population_from_points(
 
 
 def _reconciled(
-    workflow: Workflow,
+    workflow: Run,
     population: dict[Any, xr.DataArray],
     units: gpd.GeoDataFrame,
     land: Mapping[Any, Any],
@@ -283,7 +283,7 @@ def _reconciled(
     return done, factors
 
 
-def _open_prepared(workflow: Workflow) -> Inputs:
+def _open_prepared(workflow: Run) -> Inputs:
     """Bring a prepared set of sources together: points to grid, grid to totals."""
     from qala.kazakhstan import populate, prepare_turkistan
 
