@@ -16,15 +16,21 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import geopandas as gpd
+import numpy as np
 import pandas as pd
+import pyogrio
 import pyproj
 import pytest
+import rasterio
+import xarray as xr
+from odc.geo.xr import xr_coords
 from shapely.geometry import Point, box
 
 from qala.errors import InputError
 from qala.export.arrangement import arrange
-from qala.export.geopackage import Layer, write_geopackage
+from qala.export.geopackage import Layer, cells_to_polygons, write_geopackage
 from qala.export.project import PROJECT, embed_project, nice_scale
+from qala.grid import ghsl_geobox
 from qala.messages import LANGUAGES, tr
 from qala.rules import COLOURS
 
@@ -287,6 +293,54 @@ def printed(picture: Path) -> None:
     for code in (30, 21, 13):
         for part, least in ((frame, 1000), (side, 100)):
             assert (np.abs(part - COLOURS[code]).sum(axis=2) < 6).sum() > least, code
+
+
+@pytest.mark.parametrize("dissolve", [True, False])
+def test_many_cells_are_drawn_from_a_raster_at_small_scales(tmp_path: Path, dissolve: bool):
+    codes = np.kron(np.array([[30, 21], [13, 255]], np.uint8), np.ones((20, 20), np.uint8))
+    grid = ghsl_geobox((5_590_000, 5_130_000, 5_630_000, 5_170_000))
+    raster = xr.DataArray(codes, xr_coords(grid), ("y", "x"))
+    data = cells_to_polygons(raster, dissolve=dissolve)
+    if dissolve:
+        # one patch of one cell, so that the cell's size can be told
+        speck = gpd.GeoDataFrame(
+            {"code": [11]}, geometry=[box(5_629e3, 5_130e3, 5_630e3, 5_131e3)], crs=data.crs
+        )
+        data = pd.concat([data, speck], ignore_index=True)
+    folder = tmp_path / "ұяшықтар"
+    folder.mkdir()
+    path = write_geopackage(
+        folder / "x.gpkg", {"cells": Layer(data, "Ұяшықтар", style="cells")}, timestamp=NOON
+    )
+    embed_project(path, lang="kk", overview_from=2)
+    rows = len(data)
+    assert pyogrio.read_info(path, layer="cells")["features"] == rows
+    with closing(sqlite3.connect(path)) as db:
+        contents = dict(db.execute("SELECT table_name, last_change FROM gpkg_contents"))
+        assert set(contents.values()) == {"2026-01-01T12:00:00.000Z"}
+        assert db.execute("PRAGMA user_version").fetchone() == (10300,)
+    # again: the raster is there already
+    embed_project(path, lang="kk", overview_from=2)
+    with rasterio.open(f"GPKG:{path}:cells_overview") as file:
+        assert (file.width, file.height, file.count) == (40, 40, 4)
+        assert [int(v) for v in file.read()[:3, 5, 5]] == list(COLOURS[30])
+        assert file.read(4)[30, 30] == 0
+    assert [p.name for p in path.parent.iterdir()] == ["x.gpkg"]
+    x, y = 5_590e3, 5_130e3
+    looked = places((x + 9.5e3, y + 29.5e3), (x + 29.5e3, y + 29.5e3), (x + 9.5e3, y + 9.5e3),
+                    crs="EPSG:32642")  # fmt: skip
+    before = digest(path)
+    found = qgis(SCRIPT, str(path), str(tmp_path), *looked, home=tmp_path)
+    overview = tr("qgis.overview", "kk", title="Ұяшықтар")
+    assert found["broken"] == []
+    assert found["warnings"] == []
+    assert found["near and far"] == [["Ұяшықтар"], [overview]]
+    expected = [list(COLOURS[c]) for c in (30, 21, 13)]
+    assert found["colours"] == expected
+    assert found["far"] == expected
+    assert found["legend"] == [["Ұяшықтар", True]]
+    assert digest(path) == before
+    assert [p.name for p in path.parent.iterdir()] == ["x.gpkg"]
 
 
 def test_qgis_opens_it_from_a_folder_it_cannot_write_to(file: Path, tmp_path: Path):

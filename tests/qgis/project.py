@@ -47,14 +47,14 @@ say("paths", sorted({la.source().split("|")[0].split(":")[-1 if ":" in la.source
                      for la in project.mapLayers().values()}))  # fmt: skip
 
 
-def colour(x, y, layers):
+def colour(x, y, layers, half=40):
     job = QgsMapSettings()
     job.setLayers(layers)
     job.setOutputSize(QSize(11, 11))
     job.setDestinationCrs(project.crs())
     job.setTransformContext(project.transformContext())
     job.setBackgroundColor(QColor("white"))
-    job.setExtent(QgsRectangle(x - 40, y - 40, x + 40, y + 40))
+    job.setExtent(QgsRectangle(x - half, y - half, x + half, y + half))
     run = QgsMapRendererSequentialJob(job)
     run.start()
     run.waitForFinished()
@@ -65,9 +65,11 @@ def colour(x, y, layers):
 visible = project.mapThemeCollection().masterVisibleLayers()
 say("shown", [la.name() for la in visible])
 say("colours", [colour(x, y, visible) for x, y in PLACES])
+say("far", [colour(x, y, visible, 5000) for x, y in PLACES])
+say("near and far", [[la.name() for la in visible if la.isInScaleRange(n)] for n in (1e5, 3e6)])
 words = {}
 for layer in project.mapLayers().values():
-    for index in range(layer.fields().count()):
+    for index in range(layer.fields().count() if hasattr(layer, "fields") else 0):
         setup = layer.editorWidgetSetup(index)
         if setup.type() == "ValueMap":
             pairs = {k: v for part in setup.config()["map"] for k, v in part.items()}

@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import logging
 import math
 import re
 import sqlite3
@@ -19,7 +20,7 @@ import uuid
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -27,7 +28,9 @@ from xml.etree import ElementTree as ET
 from qala.errors import InputError
 from qala.export.arrangement import MapLayer, arrange, open_unchanged
 from qala.messages import LANGUAGES, tr
-from qala.rules import level_codes
+from qala.rules import COLOURS, level_codes
+
+log = logging.getLogger("qala")
 
 #: name of the project within the file
 PROJECT = "qala"
@@ -40,6 +43,12 @@ _FONT = "Open Sans"
 _UTM_SPAN = 9.0
 #: names for ids that are the same in every run
 _NAMESPACE = uuid.UUID("6a1b3f0e-7c55-5e0b-9c6e-716a6c610001")
+#: features from which a layer of classes gets an overview for small scales
+OVERVIEW_FROM = 100_000
+#: denominator of the scale at which it takes over, per metre of a cell: a cell is 0.7 mm there
+_TAKES_OVER = 1_500
+#: larger ones would help nobody
+_MAX_OVERVIEW_CELLS = 400_000_000
 #: features up to which the extent is taken vertex by vertex
 _MAX_FEATURES = 20_000
 _STYLE_KEYS = (
@@ -83,6 +92,22 @@ class View:
     height: float
 
 
+@dataclass(frozen=True)
+class Overview:
+    """A raster in the file that stands for a layer at small scales.
+
+    Attributes
+    ----------
+    table
+        Name of the raster in the GeoPackage.
+    scale
+        Denominator from which on it is drawn in place of the layer.
+    """
+
+    table: str
+    scale: int
+
+
 def embed_project(
     path: str | Path,
     *,
@@ -90,6 +115,7 @@ def embed_project(
     title: str = "",
     sources: Sequence[str] = (),
     synthetic: bool = False,
+    overview_from: int = OVERVIEW_FROM,
 ) -> Path:
     """Put a QGIS project with map, legend and A3 print layout into a GeoPackage.
 
@@ -107,6 +133,9 @@ def embed_project(
         Citations and licences, printed on the layout.
     synthetic
         Print that the data is synthetic.
+    overview_from
+        Features from which a layer of class codes (column ``code``) also gets
+        a raster for small scales, in the same file.
 
     Returns
     -------
@@ -138,9 +167,11 @@ def embed_project(
     if not any(entry.shown and entry.extent for entry in layers):
         raise InputError(f"{target} has no layer with features to draw", "at least one")
     words = {name: _with_words(text, lang) for name, text in styles.items()}
+    made = {e.name: _overview(target, e, lang, stamp) for e in layers if e.rows >= overview_from}
     text = project_xml(
         target.name, layers, words, crs, _view(target, layers, crs),
         lang=lang, title=title or target.stem, sources=sources, synthetic=synthetic, stamp=stamp,
+        overviews={name: found for name, found in made.items() if found is not None},
     )  # fmt: skip
     content = _zipped(text, stamp).hex()
     note = json.dumps({"last_modified_time": stamp[:19], "last_modified_user": "qala"})
@@ -271,6 +302,71 @@ def _boxes(path: Path, entry: MapLayer) -> Any:
     return np.array([entry.extent], dtype=float)
 
 
+# --- overviews -------------------------------------------------------------------------
+
+
+def _overview(path: Path, entry: MapLayer, lang: str, stamp: str) -> Overview | None:
+    """Write a layer of class codes as a coloured raster into the file; None for other layers.
+
+    The cell is the smallest width of a feature, so that squares of a grid come
+    back one to one. QGIS draws a million squares in seconds, the raster at once.
+    """
+    import numpy as np
+    import pyogrio
+    import rasterio
+    import rasterio.features
+    import rasterio.transform
+    import shapely
+    from rasterio.enums import Resampling
+
+    if "POLYGON" not in entry.geometry or entry.extent is None:
+        return None
+    if "code" not in pyogrio.read_info(path, layer=entry.name)["fields"]:
+        return None
+    info, _, shapes, fields = pyogrio.raw.read(path, layer=entry.name, columns=["code"])
+    geometry, codes = shapely.from_wkb(shapes), np.asarray(fields[0])
+    bounds = shapely.bounds(geometry)
+    cell = float(np.nanmin(bounds[:, 2] - bounds[:, 0]))
+    left, bottom, right, top = entry.extent
+    table = f"{entry.name}_overview"
+    if cell <= 0 or (right - left) * (top - bottom) > _MAX_OVERVIEW_CELLS * cell**2:
+        log.warning("%s: no overview for small scales, its cells are too many", entry.name)
+        return None
+    width, height = round((right - left) / cell), round((top - bottom) / cell)
+    with closing(sqlite3.connect(path)) as db:
+        query = "SELECT 1 FROM gpkg_contents WHERE table_name = ?"
+        there = db.execute(query, (table,)).fetchone()
+    if there is None:
+        place = rasterio.transform.from_origin(left, top, cell, cell)
+        values = np.full((height, width), 255, np.uint8)
+        size = bounds[:, 2:] - bounds[:, :2]
+        if np.allclose(size, cell, rtol=1e-6):
+            # squares of the grid: each is its own cell
+            col = np.floor((bounds[:, 0] - left) / cell + 0.5).astype(int)
+            row = np.floor((top - bounds[:, 3]) / cell + 0.5).astype(int)
+            values[row, col] = codes
+        else:
+            rasterio.features.rasterize(
+                zip(geometry, codes, strict=True), out=values, transform=place
+            )
+        colours = {code: (*colour, 255) for code, colour in COLOURS.items()}
+        with rasterio.open(
+            path, "w", driver="GPKG", APPEND_SUBDATASET="YES", RASTER_TABLE=table,
+            RASTER_IDENTIFIER=tr("qgis.overview", lang, title=entry.title), TILE_FORMAT="PNG8",
+            width=width, height=height, count=1, dtype="uint8", crs=info["crs"], transform=place,
+        ) as file:  # fmt: skip
+            # colours first: tiles written before them would be grey
+            file.write_colormap(1, {**colours, 255: (0, 0, 0, 0)})
+            file.write(values, 1)
+        steps = [2**n for n in range(1, 9) if 2**n * 256 <= max(width, height)]
+        if steps:
+            with rasterio.open(f"GPKG:{path}:{table}", "r+") as file:
+                file.build_overviews(steps, Resampling.nearest)
+        with closing(sqlite3.connect(path)) as db, db:
+            db.execute("UPDATE gpkg_contents SET last_change = ?", (stamp,))
+    return Overview(table, round(cell * _TAKES_OVER))
+
+
 # --- words for codes -------------------------------------------------------------------
 
 
@@ -329,6 +425,7 @@ def project_xml(
     sources: Sequence[str],
     synthetic: bool,
     stamp: str,
+    overviews: Mapping[str, Overview],
 ) -> str:
     """Return the project as QGIS's own text format.
 
@@ -348,6 +445,8 @@ def project_xml(
         As for :func:`embed_project`.
     stamp
         Time noted in the project.
+    overviews
+        Layer name → its overview.
     """
     root = ET.Element(
         "qgis",
@@ -365,7 +464,7 @@ def project_xml(
     _srs(ET.SubElement(root, "projectCrs"), view.authid, view.wkt)
     # as QGIS makes ids, the same in every run; it replaces ids of 10 letters and fewer
     ids = {e.name: f"{e.name}_{uuid.uuid5(_NAMESPACE, e.name)}".replace("-", "_") for e in layers}
-    _tree(root, file, layers, ids, lang)
+    _tree(root, file, layers, ids, lang, overviews)
     canvas = ET.SubElement(root, "mapcanvas", {"name": "theMapCanvas", "annotationsVisible": "1"})
     ET.SubElement(canvas, "units").text = "meters"
     box = _extent(view, _FRAME[2] / _FRAME[3], 1.05)
@@ -376,7 +475,10 @@ def project_xml(
     _srs(ET.SubElement(canvas, "destinationsrs"), view.authid, view.wkt)
     drawn = ET.SubElement(root, "projectlayers")
     for entry in layers:
-        _map_layer(drawn, file, entry, ids[entry.name], styles.get(entry.name), crs)
+        layer = _map_layer(drawn, file, entry, ids[entry.name], styles.get(entry.name), crs)
+        if entry.name in overviews:
+            _scales(layer, 0, overviews[entry.name].scale)
+            _overview_layer(drawn, file, entry, ids[entry.name], overviews[entry.name], crs, lang)
     order = ET.SubElement(root, "layerorder")
     for entry in layers:
         ET.SubElement(order, "layer", {"id": ids[entry.name]})
@@ -422,14 +524,45 @@ def _source(file: str, entry: MapLayer) -> str:
 
 
 def _tree(
-    root: ET.Element, file: str, layers: Sequence[MapLayer], ids: Mapping[str, str], lang: str
+    root: ET.Element,
+    file: str,
+    layers: Sequence[MapLayer],
+    ids: Mapping[str, str],
+    lang: str,
+    overviews: Mapping[str, Overview],
 ) -> None:
     """Write the legend: map layers, then a group of tables."""
     top = ET.SubElement(root, "layer-tree-group")
     tables = [entry for entry in layers if entry.group == "tables"]
     for entry in layers:
-        if entry.group != "tables":
+        if entry.group == "tables":
+            continue
+        if entry.name not in overviews:
             _tree_layer(top, file, entry, ids[entry.name])
+            continue
+        # one box to tick for the layer and what stands for it from afar
+        both = ET.SubElement(
+            top,
+            "layer-tree-group",
+            {
+                "name": entry.title,
+                "checked": "Qt::Checked" if entry.shown else "Qt::Unchecked",
+                "expanded": "1" if entry.shown else "0",
+            },
+        )
+        _tree_layer(both, file, replace(entry, shown=True), ids[entry.name])
+        ET.SubElement(
+            both,
+            "layer-tree-layer",
+            {
+                "id": f"{ids[entry.name]}_overview",
+                "name": tr("qgis.overview", lang, title=entry.title),
+                "checked": "Qt::Checked",
+                "expanded": "0",
+                "providerKey": "gdal",
+                "source": f"GPKG:./{file}:{overviews[entry.name].table}",
+            },
+        )
     if tables:
         group = ET.SubElement(
             top,
@@ -465,7 +598,7 @@ def _map_layer(
     id: str,
     style: str | None,
     crs: Mapping[int, tuple[str, str]],
-) -> None:
+) -> ET.Element:
     shape = next((s for s in ("Polygon", "Line", "Point") if s.upper() in entry.geometry), "")
     attributes = {
         "type": "vector",
@@ -488,6 +621,35 @@ def _map_layer(
         layer.extend(list(source))
     manager = ET.SubElement(layer, "map-layer-style-manager", {"current": "default"})
     ET.SubElement(manager, "map-layer-style", {"name": "default"})
+    return layer
+
+
+def _scales(layer: ET.Element, largest: int, smallest: int) -> None:
+    """Draw a layer between two scales, given by denominators."""
+    layer.set("hasScaleBasedVisibilityFlag", "1")
+    layer.set("maxScale", str(largest))
+    layer.set("minScale", str(smallest))
+
+
+def _overview_layer(
+    parent: ET.Element,
+    file: str,
+    entry: MapLayer,
+    id: str,
+    overview: Overview,
+    crs: Mapping[int, tuple[str, str]],
+    lang: str,
+) -> None:
+    layer = ET.SubElement(parent, "maplayer", {"type": "raster"})
+    _scales(layer, overview.scale, 1_000_000_000)
+    ET.SubElement(layer, "id").text = f"{id}_overview"
+    ET.SubElement(layer, "datasource").text = f"GPKG:./{file}:{overview.table}"
+    ET.SubElement(layer, "layername").text = tr("qgis.overview", lang, title=entry.title)
+    _srs(ET.SubElement(layer, "srs"), *crs[entry.srs_id])
+    ET.SubElement(layer, "provider").text = "gdal"
+    bands = {"redBand": "1", "greenBand": "2", "blueBand": "3", "alphaBand": "4"}
+    pipe = ET.SubElement(layer, "pipe")
+    ET.SubElement(pipe, "rasterrenderer", {"type": "multibandcolor", "opacity": "1", **bands})
 
 
 def _properties(root: ET.Element) -> None:
