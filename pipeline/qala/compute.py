@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -100,7 +101,12 @@ def _losing(active: Any, name: str) -> Iterator[None]:
         concurrent.futures.CancelledError, concurrent.futures.TimeoutError, TimeoutError,
     )  # fmt: skip
     try:
-        with dask.config.set({"distributed.comm.timeouts.connect": f"{_LOST_AFTER_S}s"}):
+        with (
+            dask.config.set({"distributed.comm.timeouts.connect": f"{_LOST_AFTER_S}s"}),
+            warnings.catch_warnings(),
+        ):
+            # the places of millions of cells inside units travel once; that is what is meant
+            warnings.filterwarnings("ignore", message="Sending large graph")
             yield
     except lost as error:
         if isinstance(error, KilledWorker):

@@ -171,13 +171,11 @@ def urbanisation_rates(
                 **thresholds,
             )
         classes[epoch] = given
-    # one computation: what epochs share is read once
-    values = cover.take(*classes.values(), *people.values())
-    codes, counts = values[: len(epochs)], values[len(epochs) :]
-
     tables = []
     before: tuple[Any, Any, Any] | None = None
-    for epoch, code, count in zip(epochs, codes, counts, strict=True):
+    for epoch in epochs:
+        # one epoch after the other: memory stays the same however many there are
+        code, count = cover.take(classes[epoch], people[epoch])
         now = (epoch, np.isin(code, URBAN_CODES), np.nan_to_num(count.astype(np.float64)))
         table = _shares_of(cover, code, count, rules)
         table.insert(1, "epoch", epoch)

@@ -110,9 +110,11 @@ class Coverage:
 
         for raster in rasters:
             require_same_grid(self.box, geobox_of(raster), str(raster.name or "raster"), "the grid")
-        return list(dask.compute(*(self._pick(raster) for raster in rasters)))
+        # the places of the cells go into the graph once, however many rasters there are
+        places: dict[tuple[int, ...], list[Any]] = {}
+        return list(dask.compute(*(self._pick(raster, places) for raster in rasters)))
 
-    def _pick(self, raster: xr.DataArray) -> Any:
+    def _pick(self, raster: xr.DataArray, places: dict[tuple[int, ...], list[Any]]) -> Any:
         width = self.box.shape[1]
         data = raster.transpose("y", "x").data
         if not hasattr(data, "dask"):
@@ -122,23 +124,29 @@ class Coverage:
 
         if not self.cells.size:
             return np.empty(0, data.dtype)
-        cols = self.cells % width
-        left, right = int(cols.min()), int(cols.max()) + 1
-        edges = np.concatenate([[0], np.cumsum(data.chunks[0])])
-        cuts = np.searchsorted(self.cells, edges * width)
+        rows = tuple(data.chunks[0])
+        if rows not in places:
+            edges = np.concatenate([[0], np.cumsum(rows)])
+            cuts = np.searchsorted(self.cells, edges * width)
+            cols = self.cells % width
+            left, right = int(cols.min()), int(cols.max()) + 1
+            places[rows] = [
+                (
+                    slice(int(edges[k]), int(edges[k + 1])),
+                    slice(left, right),
+                    dask.delayed((self.cells[a:b] // width - edges[k]).astype(np.int32), pure=True),
+                    dask.delayed((cols[a:b] - left).astype(np.int32), pure=True),
+                    int(b - a),
+                )
+                for k, (a, b) in enumerate(pairwise(cuts))
+                if b > a
+            ]
         pick = dask.delayed(_pick_cells, pure=True)
         picked = [
             dask.array.from_delayed(
-                pick(
-                    data[edges[k] : edges[k + 1], left:right],
-                    self.cells[a:b] // width - edges[k],
-                    cols[a:b] - left,
-                ),
-                shape=(b - a,),
-                dtype=data.dtype,
+                pick(data[window, span], row, col), shape=(count,), dtype=data.dtype
             )
-            for k, (a, b) in enumerate(pairwise(cuts))
-            if b > a
+            for window, span, row, col, count in places[rows]
         ]
         return dask.array.concatenate(picked)
 
