@@ -145,8 +145,8 @@ def map_areas(
         if areas.sensitivity is not None and len(areas.sensitivity.joined):
             # one area or two is what planners ask of near cities
             told = areas.sensitivity.joined["verdict"].head(2)
-            note = "\n\n".join(figures._wrapped(text, 42) for text in told)
-            figure.text(0.735, 0.56, note, size=9.5, va="top", color="#44505c", linespacing=1.35)
+            note = "\n\n".join(figures._wrapped(text, 38) for text in told)
+            figure.text(0.735, 0.56, note, size=9.3, va="top", color="#44505c", linespacing=1.35)
         cores = areas.cores.to_crs(crs).set_index("area")
         texts, places = [], []
         for row in order.head(max_labels).itertuples():
