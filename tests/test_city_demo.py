@@ -7,8 +7,10 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import osmium
 import pandas as pd
+import pyogrio
 import pytest
 from typer.testing import CliRunner
 
@@ -17,6 +19,8 @@ from qala.city.demo import HEIGHT, MAUSOLEUM, PLAN, demo_flow, write_synthetic_t
 from qala.city.twin import build_twin
 from qala.cli import app
 from qala.errors import InputError
+from qala.export.cityjson import unique_vertices
+from qala.export.tiles3d import tiles_from_gpkg
 from qala.messages import tr
 
 
@@ -81,3 +85,57 @@ def test_equal_seeds_give_equal_cities_and_few_buildings_are_refused(tmp_path: P
     )
     with pytest.raises(InputError):
         write_synthetic_turkistan(a, buildings=3)
+
+
+def test_tiles_from_the_geopackage_are_those_of_the_run(tmp_path: Path) -> None:
+    out = tmp_path / "twin"
+    demo_flow(out, buildings=1500)
+    gpkg, folder = out / "city.gpkg", out / "tiles"
+    report = tiles_from_gpkg(gpkg, folder)
+    assert report.tiles > 4
+    assert report.written == 0  # solids made from footprints are the ones the run made
+    table = pyogrio.read_dataframe(gpkg, layer="footprints")
+    ids = table["id"].iloc[[100, 700]].tolist()
+    table.loc[table["id"].isin(ids), "name"] = "edited"
+    gone = table["id"].iloc[300]
+    pyogrio.write_dataframe(table, gpkg, layer="footprints")
+    report = tiles_from_gpkg(gpkg, folder, ids=ids)
+    assert 0 < report.written <= 2
+    tiles_from_gpkg(gpkg, tmp_path / "whole")
+    for name in (f.name for f in (tmp_path / "whole" / "content").iterdir()):
+        a, b = folder / "content" / name, tmp_path / "whole" / "content" / name
+        assert a.read_bytes() == b.read_bytes(), name
+    assert (folder / "objects.arrow").read_bytes() == (
+        tmp_path / "whole" / "objects.arrow"
+    ).read_bytes()
+    with closing(sqlite3.connect(gpkg)) as db, db:  # as an editor that deletes
+        db.create_function("ST_IsEmpty", 1, lambda _: 0)
+        for axis in ("MinX", "MaxX", "MinY", "MaxY"):
+            db.create_function(f"ST_{axis}", 1, lambda _: 0.0)
+        db.execute("DELETE FROM footprints WHERE id = ?", (gone,))
+    assert tiles_from_gpkg(gpkg, folder, ids=[gone]).objects == report.objects - 1
+    assert tiles_from_gpkg(gpkg, tmp_path / "anew").objects == report.objects - 1
+
+
+def test_unknown_objects_and_renumbered_files_make_all_tiles(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "twin"
+    demo_flow(out, buildings=600)
+    gpkg, folder = out / "city.gpkg", out / "tiles"
+    tiles_from_gpkg(gpkg, folder, ids=["way/999999"])
+    assert "in no tile yet" in caplog.text
+    table = pyogrio.read_dataframe(gpkg, layer="footprints").iloc[::-1]
+    pyogrio.write_dataframe(table, gpkg, layer="footprints")
+    report = tiles_from_gpkg(gpkg, folder, ids=[table["id"].iloc[5]])
+    assert "numbered anew" in caplog.text
+    assert report.objects == len(table) - 1  # the monument's whole stands as parts
+    with pytest.raises(InputError, match="does not exist"):
+        tiles_from_gpkg(tmp_path / "none.gpkg", folder)
+
+
+def test_vertices_of_wide_cities_are_told_apart() -> None:
+    v = np.array([[0, 0, 0], [40_000_000, 30_000_000, 9_000_000], [0, 0, 0], [0, 1, 0]], np.int64)
+    found, place = unique_vertices(v)
+    assert len(found) == 3
+    assert (found[place] == v).all()

@@ -97,6 +97,26 @@ def _tell(found: dict[str, Any]) -> None:
         typer.echo(f"{key.ljust(10)} {text}")
 
 
+def tiles(
+    source: Annotated[Path, typer.Argument(help="city.gpkg, as after an edit in a GIS.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder; default: tiles beside it.")
+    ] = None,
+    ids: Annotated[
+        list[str] | None, typer.Option("--id", help="Object that changed; may be repeated.")
+    ] = None,
+    to_ellipsoid: Annotated[
+        float | None, typer.Option(help="Metres added to heights; default: as before.")
+    ] = None,
+) -> None:
+    """Make the 3D Tiles of a city.gpkg anew: all, or those of objects that changed."""
+    from qala.export.tiles3d import tiles_from_gpkg
+
+    folder = output or source.parent / "tiles"
+    report = tiles_from_gpkg(source, folder, ids=ids, to_ellipsoid=to_ellipsoid)
+    typer.echo(f"{report.objects} objects, {report.written} of {report.tiles} tiles written")
+
+
 def serve(
     folder: Annotated[Path, typer.Argument(help="Folder that `qala city` made.")],
     port: Annotated[int, typer.Option(help="Port.")] = 8000,
@@ -143,5 +163,6 @@ def import_(
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(city)
+    app.command()(tiles)
     app.command()(serve)
     app.add_typer(registers_app, name="registers")

@@ -19,6 +19,43 @@ DOME_RINGS = 4
 
 
 @njit(cache=True, nogil=True)
+def orient(xy, ring_offsets, poly_offsets):
+    """Turn closed rings in place: outer ones left, holes right."""
+    for p in range(len(poly_offsets) - 1):
+        for r in range(poly_offsets[p], poly_offsets[p + 1]):
+            a, b = ring_offsets[r], ring_offsets[r + 1]
+            twice = 0
+            for i in range(a + 1, b - 2):  # seen from the first corner, so that products stay small
+                ux, uy = xy[i, 0] - xy[a, 0], xy[i, 1] - xy[a, 1]
+                wx, wy = xy[i + 1, 0] - xy[a, 0], xy[i + 1, 1] - xy[a, 1]
+                twice += ux * wy - uy * wx
+            if (twice < 0) == (r == poly_offsets[p]) and twice != 0:
+                for i in range((b - a) // 2):
+                    for c in range(2):
+                        xy[a + i, c], xy[b - 1 - i, c] = xy[b - 1 - i, c], xy[a + i, c]
+
+
+@njit(cache=True, nogil=True)
+def revisits(xy, ring_offsets, poly_offsets):
+    """Tell which outlines of open rings visit a point more than once."""
+    out = np.zeros(len(poly_offsets) - 1, np.bool_)
+    for p in range(len(out)):
+        a, b = ring_offsets[poly_offsets[p]], ring_offsets[poly_offsets[p + 1]]
+        if b - a <= 24:
+            for i in range(a, b):
+                for j in range(a, i):
+                    if xy[i, 0] == xy[j, 0] and xy[i, 1] == xy[j, 1]:
+                        out[p] = True
+        else:
+            # millimetres of an outline fit in 32 bits (4,000 km)
+            key = np.sort((xy[a:b, 0] - xy[a, 0]) * (1 << 32) + (xy[a:b, 1] - xy[a, 1]))
+            for i in range(1, b - a):
+                if key[i] == key[i - 1]:
+                    out[p] = True
+    return out
+
+
+@njit(cache=True, nogil=True)
 def drop_straight(xy, ring_offsets, out_xy, out_offsets):
     """Copy open rings without repeated and exactly collinear points."""
     cursor = 0
@@ -607,3 +644,52 @@ def roof_faces(v, vo, so, ring_offsets, index_offsets, indices, types, out):
             out[f, 0] = size / 2e6
             out[f, 1] = np.degrees(np.arccos(min(max(nz / size, -1.0), 1.0)))
             out[f, 2] = np.degrees(np.arctan2(nx, ny)) % 360.0
+
+
+@njit(cache=True, nogil=True)
+def rank_in_cells(code, cells):
+    """Place of each object among those of its cell before it, and the number in each cell."""
+    seen = np.zeros(cells, np.int64)
+    out = np.empty(len(code), np.int64)
+    for i in range(len(code)):
+        out[i] = seen[code[i]]
+        seen[code[i]] += 1
+    return out, seen
+
+
+@njit(cache=True, nogil=True)
+def to_local(lon, lat, z, matrix, a, e2, out):
+    """Turn degrees and ellipsoidal metres into the axes of a 4×4 matrix's frame."""
+    for i in range(len(lon)):
+        u, w = np.radians(lon[i]), np.radians(lat[i])
+        sin, cos = np.sin(w), np.cos(w)
+        n = a / np.sqrt(1 - e2 * sin * sin)
+        dx = (n + z[i]) * cos * np.cos(u) - matrix[0, 3]
+        dy = (n + z[i]) * cos * np.sin(u) - matrix[1, 3]
+        dz = (n * (1 - e2) + z[i]) * sin - matrix[2, 3]
+        for c in range(3):
+            out[i, c] = dx * matrix[0, c] + dy * matrix[1, c] + dz * matrix[2, c]
+
+
+@njit(cache=True, nogil=True)
+def bounds3(points):
+    """Lowest and highest of three columns."""
+    out = np.empty((2, 3), points.dtype)
+    for c in range(3):
+        out[0, c] = points[0, c]
+        out[1, c] = points[0, c]
+    for i in range(len(points)):
+        for c in range(3):
+            out[0, c] = min(out[0, c], points[i, c])
+            out[1, c] = max(out[1, c], points[i, c])
+    return out
+
+
+@njit(cache=True, nogil=True)
+def paint(palette, classes, feature, roof, out):
+    """Give each corner the colour of its feature's class: walls, or roofs."""
+    for i in range(len(feature)):
+        k = classes[np.int64(feature[i])]
+        side = 1 if roof[i] else 0
+        for c in range(4):
+            out[i, c] = palette[side, k, c]

@@ -238,9 +238,9 @@ def _rings(shapes: Array) -> tuple[Array, Array, Array]:
 
     if not len(shapes):
         return np.zeros((0, 2), np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64)
-    turned = shapely.orient_polygons(shapes, exterior_cw=False)
-    _, coords, (ring_offsets, poly_offsets) = shapely.to_ragged_array(turned, include_z=False)
+    _, coords, (ring_offsets, poly_offsets) = shapely.to_ragged_array(shapes, include_z=False)
     grid = _mm(coords)
+    _kernels.orient(grid, ring_offsets, poly_offsets)
     out = np.empty_like(grid)
     offsets = np.empty(len(ring_offsets), np.int64)
     used = _kernels.drop_straight(grid, ring_offsets.astype(np.int64), out, offsets)
@@ -250,8 +250,6 @@ def _rings(shapes: Array) -> tuple[Array, Array, Array]:
 def _sound(xy: Array, ro: Array, po: Array) -> Array:
     """Tell which outlines on the millimetre grid are valid and touch themselves nowhere."""
     import shapely
-
-    from qala.city.buildings import touching
 
     count = len(po) - 1
     if not count:
@@ -266,12 +264,15 @@ def _sound(xy: Array, ro: Array, po: Array) -> Array:
     ring_poly = poly_of_ring[size >= 3]
     shapes: Any = shapely.polygons(rings, indices=_dense(ring_poly))
     which = np.unique(ring_poly)
-    good[which[~shapely.is_valid(shapes) | touching(shapes)]] = False
-    return good
+    good[which[~shapely.is_valid(shapes)]] = False
+    return np.asarray(good & ~_kernels.revisits(xy, ro, po))
 
 
 def _dense(sorted_ids: Array) -> Array:
-    return np.asarray(np.unique(sorted_ids, return_inverse=True)[1])
+    """Number sorted ids from 0 without gaps."""
+    if not len(sorted_ids):
+        return np.zeros(0, np.int64)
+    return np.concatenate([[0], np.cumsum(np.diff(sorted_ids) != 0)])
 
 
 def _assemble(

@@ -46,10 +46,10 @@ Issue = tuple[str, str, str, str]
 #: columns of the layer ``buildings``, in order
 COLUMNS = (
     "id", "parent", "kind", "class", "name", "height", "height_source", "height_lo", "height_hi",
-    "min_height", "base_z", "base_source", "levels", "roof_shape", "roof_height", "roof_source",
-    "lod", "valid_code", "valid_from", "valid_to", "footprint_area", "floor_area", "roof_area",
-    "volume", "roof_flat_area", "roof_north_area", "roof_east_area", "roof_south_area",
-    "roof_west_area", "solar_kwh", "people", "source_id",
+    "min_height", "base_z", "base_source", "levels", "roof_shape", "roof_height", "roof_direction",
+    "roof_orientation", "roof_source", "lod", "valid_code", "valid_from", "valid_to",
+    "footprint_area", "floor_area", "roof_area", "volume", "roof_flat_area", "roof_north_area",
+    "roof_east_area", "roof_south_area", "roof_west_area", "solar_kwh", "people", "source_id",
 )  # fmt: skip
 
 
@@ -360,6 +360,8 @@ def _with_sun(
 
 def _ordered(table: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     table = table.assign(**{"class": building_class(table["kind"])})
+    if "roof:orientation" in table:
+        table["roof_orientation"] = table["roof:orientation"]
     rest = [c for c in table.columns if c not in COLUMNS]
     return table[[*(c for c in COLUMNS if c in table), *rest]]
 

@@ -132,19 +132,17 @@ def unique_vertices(v: Array) -> tuple[Array, Array]:
     """Return distinct rows of whole-number vertices and the place of each row among them."""
     if not len(v):
         return v, np.zeros(0, np.int64)
-    low = v.min(axis=0)
-    span = (v.max(axis=0) - low).astype(object) + 1
-    if span[0] * span[1] * span[2] < 2**62:
-        import pandas as pd
+    import pandas as pd
 
-        shift = (v - low).astype(np.int64)
-        key = (shift[:, 0] * int(span[1]) + shift[:, 1]) * int(span[2]) + shift[:, 2]
-        place, keys = pd.factorize(key)  # in the order met: near corners stay near
-        rest, z = np.divmod(keys, int(span[2]))
-        x, y = np.divmod(rest, int(span[1]))
-        return np.column_stack([x, y, z]) + low, place
-    found, inverse = np.unique(v, axis=0, return_inverse=True)
-    return found, inverse.ravel()
+    low = v.min(axis=0)
+    shift = (v - low).astype(np.int64)
+    _, deep, high = (int(n) for n in shift.max(axis=0) + 1)
+    # columns first: their number times the heights fits in 64 bits where x·y·z would not
+    column, columns = pd.factorize(shift[:, 0] * deep + shift[:, 1])
+    place, keys = pd.factorize(column * high + shift[:, 2])  # as met: near corners stay near
+    which, z = np.divmod(keys, high)
+    x, y = np.divmod(columns[which], deep)
+    return np.column_stack([x, y, z]) + low, place
 
 
 def _objects(

@@ -7,12 +7,14 @@ that the city does not vanish from afar; children add the rest.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
 import os
 import struct
 import uuid
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qala.city import _kernels
-from qala.city.classes import COLOURS, building_class
+from qala.city.classes import CLASSES, COLOURS, building_class
 from qala.city.solids import PRISM, SCALE, Solids, Triangles
 from qala.compute import usable_cores
 from qala.errors import InputError
@@ -40,11 +42,17 @@ INNER = 400
 #: geometric error of a tile = its side over this: children of 500 m appear within about 4 km
 ERROR_SHARE = 16.0
 #: changes when equal inputs no longer give equal tiles
-ENCODING = 3
+ENCODING = 4
+#: cells of a level up to which they are counted in an array
+DENSE = 4_000_000
 #: WGS 84: equatorial radius (m) and square of the eccentricity
 _A, _E2 = 6378137.0, 6.69437999014131699614e-3
 
 _TEXTS = ("id", "parent", "name", "kind", "class", "height_source", "roof_shape", "lod")
+#: columns of a GeoPackage that tiles are made from
+_READ = ("id", "parent", "name", "kind", "height", "height_source", "height_lo", "height_hi",
+         "min_height", "base_z", "roof_shape", "roof_height", "roof_direction",
+         "roof_orientation", "lod", "footprint_area", "floor_area", "people")  # fmt: skip
 _NUMBERS = ("height", "height_lo", "height_hi", "base_z", "floor_area", "people")
 
 
@@ -106,48 +114,270 @@ def write_tiles(
         raise InputError("no building has a solid", "at least one building in the area")
     tree = _quadtree(table, solids, shown, leaf, inner)
     known = _known(target)
-    move = _geographic(table.crs)
-    columns = _columns(table)
+    names = _column_names(table)
     prints, code = _prints(table, solids, shown), table.crs.to_epsg()
     records: dict[str, dict[str, Any]] = {}
     order = np.argsort(tree.tile, kind="stable")
     bounds = np.searchsorted(tree.tile[order], np.arange(len(tree.names) + 1))
-    todo: list[tuple[str, str, Array]] = []
+    todo: list[tuple[str, Array]] = []
     for t, name in enumerate(tree.names):
         here = order[bounds[t] : bounds[t + 1]]
-        digest = _digest(prints[here], tuple(columns), to_ellipsoid, code)
+        digest = _digest(prints[here], names, to_ellipsoid, code)
         before = known.get(name)
-        if (
-            before is not None
-            and before["hash"] == digest
-            and (target / "content" / f"{name}.glb").exists()
-        ):
+        if before is not None and before["hash"] == digest and _glb_of(target, name).exists():
             records[name] = before
         else:
-            todo.append((name, digest, shown[here]))
-
-    def write(job: tuple[str, str, Array]) -> dict[str, Any]:
-        name, digest, mine = job
-        glb, region, matrix = _encode(solids, triangles, mine, columns, move, to_ellipsoid)
-        _replace(target / "content" / f"{name}.glb", glb)
-        return {"hash": digest, "region": region, "matrix": matrix}
-
-    with ThreadPoolExecutor(min(usable_cores(), 4)) as pool:
-        for (name, _, _), record in zip(todo, pool.map(write, todo), strict=True):
-            records[name] = record
-    written = len(todo)
+            records[name] = {"hash": digest}
+            todo.append((name, shown[here]))
+    _write_some(target, todo, records, table, solids, triangles, names, to_ellipsoid)
+    # a plain run numbers rows as GDAL will: from 1
+    numbers = table.index.to_numpy() if table.index.name == "fid" else np.arange(len(table)) + 1
+    rows = solids.rows[shown]
+    _remember(target, table["id"].to_numpy(object)[rows], numbers[rows], tree, prints, names)
     removed = 0
     for file in (target / "content").glob("*.glb"):
         if file.stem not in records:
             file.unlink()
             removed += 1
-    tileset = _tileset(tree, records, extras or {})
-    _replace(
-        target / "tileset.json",
-        json.dumps(tileset, separators=(",", ":"), ensure_ascii=False).encode(),
+    _write_tree(target, tree, records, extras or {})
+    return TileReport(len(tree.names), len(todo), len(tree.names) - len(todo), removed, len(shown))
+
+
+def tiles_from_gpkg(
+    path: str | Path,
+    folder: str | Path,
+    *,
+    ids: Sequence[str] | None = None,
+    to_ellipsoid: float | None = None,
+) -> TileReport:
+    """Make the tiles of a twin's GeoPackage anew, as after an edit in a GIS.
+
+    Parameters
+    ----------
+    path
+        ``city.gpkg``: solids are made and checked from the layer ``footprints``.
+    folder
+        Folder of the tileset, such as ``TWIN/tiles``.
+    ids
+        Objects that changed or went, where they are known: only their tiles are read and
+        written. The rest is taken to be as the last run left it.
+    to_ellipsoid
+        Metres added to heights; as in the tileset that is there where None, else 0.
+
+    Returns
+    -------
+    TileReport
+        As of :func:`write_tiles`.
+
+    Raises
+    ------
+    InputError
+        When the file is no twin's GeoPackage, or holds nothing to show.
+
+    Notes
+    -----
+    An object whose height or place changed stays in its tile with ``ids``; a run without
+    them gives it the tile of its new size. Where ``ids`` names objects that the tiles don't
+    hold, or the tiles are of another version, all are made, and the log says so.
+    The CityJSON files and the 3-D index of a twin are not touched.
+    """
+    target = Path(folder)
+    extras: dict[str, Any] = {}
+    if (target / "tileset.json").exists():
+        extras = json.loads((target / "tileset.json").read_text())["asset"].get("extras", {})
+    lift = float(extras.get("addedToReachEllipsoid", 0.0)) if to_ellipsoid is None else to_ellipsoid
+    report = None
+    if ids is not None:
+        report = _update(Path(path), target, [str(i) for i in ids], lift, extras)
+    if report is None:
+        table, solids, triangles = _from_gpkg(Path(path))
+        report = write_tiles(table, solids, triangles, target, to_ellipsoid=lift, extras=extras)
+    packed = target.parent / "web" / "tiles.js"
+    if packed.exists():
+        from qala.export.web import _pack
+
+        _pack(target, packed)
+    return report
+
+
+def _from_gpkg(
+    file: Path, numbers: Sequence[int] | None = None
+) -> tuple[gpd.GeoDataFrame, Solids, Triangles]:
+    """Read footprints (all, or those of some rows) and make their solids."""
+    import pyogrio
+    import pyogrio.errors
+
+    from qala.city.solids import make_solids, triangulate
+
+    if not file.is_file():
+        raise InputError(f"{file} does not exist", "the city.gpkg of a twin")
+    where = None if numbers is None else f"fid IN ({','.join(str(int(n)) for n in numbers)})"
+    try:
+        table = pyogrio.read_dataframe(
+            file, layer="footprints", columns=list(_READ), where=where, fid_as_index=True
+        )
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
+        raise InputError(f"{file} cannot be read ({error})", "the city.gpkg of a twin") from error
+    missing = [c for c in ("id", "parent", "kind", "height", "min_height", "base_z", "roof_shape",
+                           "roof_height", "footprint_area", "lod") if c not in table]  # fmt: skip
+    if missing:
+        raise InputError(
+            f"layer footprints of {file} lacks {', '.join(missing)}", "the city.gpkg of a twin"
+        )
+    # rows whose parts carry the solids
+    table["whole"] = (table["lod"] == "0.2").to_numpy() & table["parent"].isna().to_numpy()
+    if "roof_direction" not in table:
+        table["roof_direction"] = np.nan
+    if "roof_orientation" in table:
+        table = table.rename(columns={"roof_orientation": "roof:orientation"})
+    solids = make_solids(table)
+    lods = table["lod"].to_numpy(object).copy()
+    lods[solids.rows] = solids.lods
+    table["lod"] = lods
+    return table, solids, triangulate(solids)
+
+
+def _update(
+    file: Path, target: Path, ids: list[str], lift: float, extras: dict[str, Any]
+) -> TileReport | None:
+    """Write the tiles of some objects; None where all must be made."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    state, known = target / "objects.arrow", _known(target)
+    if not state.exists() or not known:
+        log.warning("%s tells no tiles of objects: all are made", target)
+        return None
+    with pa.ipc.open_file(pa.BufferReader(state.read_bytes())) as source:
+        kept = source.read_all()
+    told = kept.schema.metadata or {}
+    if told.get(b"encoding") != str(ENCODING).encode() or any("side" not in r for r in
+                                                              known.values()):  # fmt: skip
+        log.warning("%s is of another version: all tiles are made", target)
+        return None
+    found = pc.index_in(pa.array(ids, pa.string()), kept["id"].combine_chunks())
+    if found.null_count:
+        log.warning("%d of the objects are in no tile yet: all are made", found.null_count)
+        return None
+    tile = kept["tile"].to_numpy()
+    touched = np.unique(tile[found.to_numpy(zero_copy_only=False).astype(np.int64)])
+    members = np.flatnonzero(np.isin(tile, touched))
+    # a changed building's plate may have become a solid, but it has no tile to lie in
+    table, solids, triangles = _from_gpkg(file, kept["fid"].to_numpy()[members].tolist())
+    names = tuple(told[b"columns"].decode().split())
+    shown = np.flatnonzero(solids.kinds >= PRISM)
+    rows = solids.rows[shown]
+    # the same objects in the same order as before; those gone or without a solid fall out
+    before = dict(zip(kept["id"].take(members).to_pylist(), members, strict=True))
+    where = np.array([before.get(i, -1) for i in table["id"].to_numpy(object)[rows]], np.int64)
+    gone = set(before) - set(table["id"])
+    if (
+        (where < 0).any()
+        or not gone <= set(ids)
+        or set(names) - set(_column_names(table)) - set(_NUMBERS)
+    ):
+        log.warning("%s has been numbered anew: all tiles are made", file)
+        return None
+    order = np.argsort(where, kind="stable")
+    shown, where = shown[order], where[order]
+    prints, code = _prints(table, solids, shown), table.crs.to_epsg()
+    tree = _Tree(
+        list(known), np.array([r["side"] for r in known.values()]),
+        np.array([r["parent"] for r in known.values()]), tile,
+    )  # fmt: skip
+    todo: list[tuple[str, Array]] = []
+    for t in touched.tolist():
+        here = np.flatnonzero(tile[where] == t)
+        if not len(here):
+            log.warning("a tile has become empty: all are made")
+            return None
+        name = tree.names[t]
+        digest = _digest(prints[here], names, lift, code)
+        if known[name]["hash"] != digest:
+            known[name] = {"hash": digest}
+            todo.append((name, shown[here]))
+    for name in names:
+        if name not in table:
+            table[name] = np.nan
+    _write_some(target, todo, known, table, solids, triangles, names, lift)
+    keep = np.ones(len(tile), bool)
+    keep[np.setdiff1d(members, where)] = False
+    digests = kept["print"].to_numpy().copy()
+    digests[where] = prints
+    left = kept.filter(pa.array(keep))
+    _remember(
+        target, left["id"], left["fid"].to_numpy(),
+        _Tree(tree.names, tree.side, tree.parent, tile[keep]), digests[keep], names,
+    )  # fmt: skip
+    _write_tree(target, tree, known, extras)
+    return TileReport(len(tree.names), len(todo), len(tree.names) - len(todo), 0, int(keep.sum()))
+
+
+def _glb_of(target: Path, name: str) -> Path:
+    return target / "content" / f"{name}.glb"
+
+
+def _write_some(
+    target: Path, todo: list[tuple[str, Array]], records: dict[str, dict[str, Any]],
+    table: gpd.GeoDataFrame, solids: Solids, triangles: Triangles, names: tuple[str, ...],
+    lift: float,
+) -> None:  # fmt: skip
+    """Write the tiles of ``todo`` (name, solids) and put their places into their records."""
+    if not todo:
+        return
+    # attributes of no more rows than are written
+    rows, place = np.unique(
+        solids.rows[np.concatenate([mine for _, mine in todo])], return_inverse=True
     )
-    _replace(target / "tiles.json", json.dumps(records, separators=(",", ":")).encode())
-    return TileReport(len(tree.names), written, len(tree.names) - written, removed, len(shown))
+    columns = _columns(table.iloc[rows], names)
+    cuts = np.cumsum([len(mine) for _, mine in todo])[:-1]
+    move = _geographic(table.crs)
+
+    def write(job: tuple[tuple[str, Array], Array]) -> dict[str, Any]:
+        (name, mine), here = job
+        glb, region, matrix = _encode(solids, triangles, mine, here, columns, move, lift)
+        _replace(_glb_of(target, name), glb)
+        return {"region": region, "matrix": matrix}
+
+    jobs = list(zip(todo, np.split(place, cuts), strict=True))
+    with ThreadPoolExecutor(min(usable_cores(), 4)) as pool:
+        for (name, _), record in zip(todo, pool.map(write, jobs), strict=True):
+            records[name] |= record
+
+
+def _write_tree(
+    target: Path, tree: _Tree, records: dict[str, dict[str, Any]], extras: dict[str, Any]
+) -> None:
+    """Write the tileset, and the record that the next run goes on from."""
+    import msgspec
+
+    for name, side, parent in zip(
+        tree.names, tree.side.tolist(), tree.parent.tolist(), strict=True
+    ):
+        records[name] |= {"side": side, "parent": parent}
+    _replace(target / "tileset.json", msgspec.json.encode(_tileset(tree, records, extras)))
+    kept = {name: records[name] for name in tree.names}
+    _replace(target / "tiles.json", msgspec.json.encode(kept))
+
+
+def _remember(
+    target: Path, ids: Any, numbers: Array, tree: _Tree, prints: Array,
+    names: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Keep each object's tile and digest, in the order of the tiles' features."""
+    import pyarrow as pa
+
+    kept = pa.table(
+        {
+            "id": ids if isinstance(ids, pa.ChunkedArray) else pa.array(ids, pa.string()),
+            "fid": numbers.astype(np.int64), "tile": tree.tile.astype(np.int32), "print": prints,
+        },
+        metadata={"columns": " ".join(names), "encoding": str(ENCODING)},
+    )  # fmt: skip
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, kept.schema) as writer:
+        writer.write_table(kept)
+    _replace(target / "objects.arrow", sink.getvalue().to_pybytes())
 
 
 def _replace(file: Path, data: bytes) -> None:
@@ -214,13 +444,20 @@ def _quadtree(
         # a city that grows keeps its tiles
         step = 1 << (depth - level)
         cell = np.floor_divide(grid[left], step) if level >= 0 else np.zeros_like(grid[left])
-        packed, where = np.unique((cell[:, 0] << 32) + cell[:, 1], return_inverse=True)
-        keys = np.column_stack([packed >> 32, packed & 0xFFFFFFFF])
-        # solids stand by falling weight: a stable order keeps that within each cell
-        order = np.argsort(where, kind="stable")
-        starts = np.searchsorted(where[order], np.arange(len(keys)))
-        rank = np.empty(len(left), np.int64)
-        rank[order] = np.arange(len(left)) - starts[where[order]]
+        corner = cell.min(axis=0)
+        across, deep = (cell.max(axis=0) - corner + 1).tolist()
+        code = (cell[:, 0] - corner[0]) * deep + cell[:, 1] - corner[1]
+        cells = across * deep
+        if cells > DENSE:  # a few far islands
+            found, code = np.unique(code, return_inverse=True)
+            cells = len(found)
+        else:
+            found = np.arange(cells)
+        # solids stand by falling weight, so a cell's first are its heaviest
+        rank, filled = _kernels.rank_in_cells(code, cells)
+        used = np.flatnonzero(filled)
+        where = (np.cumsum(filled > 0) - 1)[code]
+        keys = np.column_stack([found[used] // deep, found[used] % deep]) + corner
         here = len(names)
         names += [f"{depth - level}_{x}_{y}" if level >= 0 else "root" for x, y in keys.tolist()]
         sides += [leaf * step] * len(keys)
@@ -245,15 +482,22 @@ def _geographic(crs: Any) -> Any:
     return Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
 
 
-def _columns(table: gpd.GeoDataFrame) -> dict[str, Any]:
-    """Return the attributes that travel in tiles: arrays of texts and of numbers."""
-    out: dict[str, Any] = {name: _texts(table[name]) for name in _TEXTS if name in table}
-    out["class"] = building_class(table["kind"])
-    for name in _NUMBERS:
-        if name in table:
-            numbers = table[name].to_numpy(float)
-            if np.isfinite(numbers).any():  # NaN stands for a number that is not known
-                out[name] = numbers.astype(np.float32)
+def _column_names(table: gpd.GeoDataFrame) -> tuple[str, ...]:
+    """Return the attributes that travel in tiles; numbers that nothing has stay out."""
+    numbers = [n for n in _NUMBERS if n in table and np.isfinite(table[n].to_numpy(float)).any()]
+    return (*(n for n in _TEXTS if n == "class" or n in table), *numbers)
+
+
+def _columns(table: gpd.GeoDataFrame, names: tuple[str, ...]) -> dict[str, Any]:
+    """Return attributes: Arrow arrays of texts and float32 of numbers (NaN where not known)."""
+    out: dict[str, Any] = {}
+    for name in names:
+        if name == "class":
+            out[name] = _texts(building_class(table["kind"]))
+        elif name in _TEXTS:
+            out[name] = _texts(table[name])
+        else:
+            out[name] = table[name].to_numpy(float).astype(np.float32)
     return out
 
 
@@ -270,17 +514,28 @@ def _prints(table: gpd.GeoDataFrame, solids: Solids, shown: Array) -> Array:
     names = [c for c in (*_TEXTS, *_NUMBERS) if c in table]
     mixed = np.zeros(len(table), np.uint64)
     for name in names:
-        column = table[name]
-        values = column.to_numpy(float) if name in _NUMBERS else _texts(column)
-        hashed = pd.util.hash_array(np.asarray(values), categorize=name in _TEXTS[1:])
+        if name in _NUMBERS:
+            hashed = pd.util.hash_array(table[name].to_numpy(float))
+        elif name in ("id", "class"):  # all differ; the class follows from the kind
+            if name == "class":
+                continue
+            hashed = pd.util.hash_array(table[name].to_numpy(object), categorize=False)
+        else:
+            few = _texts(table[name]).dictionary_encode()
+            words = pd.util.hash_array(few.dictionary.to_numpy(zero_copy_only=False))
+            hashed = words[few.indices.to_numpy(zero_copy_only=False)]
         mixed = mixed * np.uint64(0x9E3779B97F4A7C15) + hashed
     return np.asarray(out * np.uint64(0xBF58476D1CE4E5B9) + mixed[rows])
 
 
-def _texts(column: Any) -> Array:
-    """Return a column as an array of texts, missing ones empty."""
-    values = column.to_numpy(object)
-    return np.asarray(np.where(column.isna().to_numpy(), "", values), dtype=object)
+def _texts(column: Any) -> Any:
+    """Return texts as one Arrow array, missing ones empty."""
+    import pyarrow as pa
+
+    made = pa.array(column, type=pa.string(), from_pandas=True)
+    if isinstance(made, pa.ChunkedArray):
+        made = made.combine_chunks()
+    return made.fill_null("")
 
 
 def _digest(prints: Array, names: tuple[str, ...], lift: float, code: int | None) -> str:
@@ -314,24 +569,28 @@ def _enu(lon: float, lat: float, height: float) -> Array:
 
 
 def _encode(
-    solids: Solids, triangles: Triangles, mine: Array, columns: dict[str, Any], move: Any,
-    lift: float,
+    solids: Solids, triangles: Triangles, mine: Array, rows: Array, columns: dict[str, Any],
+    move: Any, lift: float,
 ) -> tuple[bytes, list[float], list[float]]:  # fmt: skip
-    """Return a tile's glb, region (radians, metres) and matrix (column by column)."""
+    """Return a tile's glb, region (radians, metres) and matrix (column by column).
+
+    ``rows`` are the places of the tile's solids ``mine`` in ``columns``.
+    """
     vo = solids.vertex_offsets
     v = solids.vertices[_kernels.ranges(vo[mine], vo[mine + 1])]
     starts = np.concatenate([[0], np.cumsum(vo[mine + 1] - vo[mine])])[:-1]
     lon, lat = move.transform(v[:, 0] / SCALE, v[:, 1] / SCALE)
-    lon, lat = np.radians(lon), np.radians(lat)
     z = v[:, 2] / SCALE + lift
     # a hair wider than the corners: the region must contain them after rounding
     hair = 1e-9
     region = [
-        float(lon.min()) - hair, float(lat.min()) - hair, float(lon.max()) + hair,
-        float(lat.max()) + hair, float(z.min()) - 0.01, float(z.max()) + 0.01,
+        float(np.radians(lon.min())) - hair, float(np.radians(lat.min())) - hair,
+        float(np.radians(lon.max())) + hair, float(np.radians(lat.max())) + hair,
+        float(z.min()) - 0.01, float(z.max()) + 0.01,
     ]  # fmt: skip
     matrix = _enu((region[0] + region[2]) / 2, (region[1] + region[3]) / 2, region[4])
-    xyz = (_ecef(lon, lat, z) - matrix[:3, 3]) @ matrix[:3, :3]
+    xyz = np.empty((len(z), 3))
+    _kernels.to_local(lon, lat, z, matrix, _A, _E2, xyz)
     so = solids.surface_offsets
     ends = solids.index_offsets[solids.ring_offsets[so[mine + 1]]]
     count = int((ends - solids.index_offsets[solids.ring_offsets[so[mine]]]).sum())
@@ -346,21 +605,32 @@ def _encode(
         solids.indices, triangles.corners, triangles.offsets, solids.surface_types, position,
         normal, feature, roof, corners,
     )  # fmt: skip
-    rows = solids.rows[mine]
-    attributes = {name: values[rows] for name, values in columns.items()}
-    colours = _colours(attributes["class"], feature, roof)
+    attributes = {
+        name: values[rows] if isinstance(values, np.ndarray) else values.take(rows)
+        for name, values in columns.items()
+    }
+    colours = np.empty((count, 4), np.uint8)
+    _kernels.paint(_palette(), _class_numbers(attributes["class"]), feature, roof, colours)
     glb = _glb(position, normal, feature, colours, corners, attributes, len(mine))
     return glb, region, matrix.T.ravel().tolist()
 
 
-def _colours(classes: Array, feature: Array, roof: Array) -> Array:
-    """Return a colour for each corner by class, linear as glTF wants; roofs a little darker."""
-    srgb = np.array([COLOURS[name] for name in classes.tolist()], float) / 255
+@functools.cache
+def _palette() -> Array:
+    """Return (wall or roof, class, rgba) in linear light as glTF wants; roofs a little darker."""
+    srgb = np.array(list(COLOURS.values()), float) / 255
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-    per_corner = linear[feature.astype(np.int64)] * np.where(roof, 0.8, 1.0)[:, None]
-    out = np.full((len(feature), 4), 255, np.uint8)
-    out[:, :3] = np.rint(per_corner * 255)
+    out = np.full((2, len(srgb), 4), 255, np.uint8)
+    out[0, :, :3], out[1, :, :3] = np.rint(linear * 255), np.rint(linear * 0.8 * 255)
     return out
+
+
+def _class_numbers(classes: Any) -> Array:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    found = pc.index_in(classes, pa.array(CLASSES))
+    return np.asarray(found.to_numpy(zero_copy_only=False), np.int64)
 
 
 class _Buffer:
@@ -384,8 +654,11 @@ def _glb(
     attributes: dict[str, Any], features: int,
 ) -> bytes:  # fmt: skip
     """Return a binary glTF of one mesh with its property table."""
+    import msgspec
+
     buffer = _Buffer()
     count = len(position)
+    low, high = _kernels.bounds3(position)
     small = count <= 65535
     index = corners.astype(np.uint16) if small else corners
     views = [
@@ -397,7 +670,7 @@ def _glb(
     ]
     accessors = [
         {"bufferView": views[0], "componentType": 5126, "count": count, "type": "VEC3",
-         "min": position.min(axis=0).tolist(), "max": position.max(axis=0).tolist()},
+         "min": low.tolist(), "max": high.tolist()},
         {"bufferView": views[1], "componentType": 5120, "normalized": True, "count": count,
          "type": "VEC3"},
         {"bufferView": views[2], "componentType": 5121, "normalized": True, "count": count,
@@ -409,14 +682,13 @@ def _glb(
     properties: dict[str, Any] = {}
     classes: dict[str, Any] = {}
     for name, values in attributes.items():
-        if values.dtype == object:
-            encoded = [str(v).encode() for v in values.tolist()]
-            offsets = np.concatenate([[0], np.cumsum([len(e) for e in encoded])]).astype(np.uint32)
+        if not isinstance(values, np.ndarray):
+            _, offsets, data = values.buffers()
             # a view of no bytes is not allowed
-            text = b"".join(encoded) or b"\0"
+            text = (data.to_pybytes() if data is not None else b"") or b"\0"
             properties[name] = {
                 "values": buffer.add(text),
-                "stringOffsets": buffer.add(offsets.tobytes()),
+                "stringOffsets": buffer.add(offsets.to_pybytes()[: 4 * (features + 1)]),
                 "stringOffsetType": "UINT32",
             }
             classes[name] = {"type": "STRING"}
@@ -471,7 +743,7 @@ def _glb(
         "bufferViews": buffer.views,
         "buffers": [{"byteLength": buffer.size}],
     }  # fmt: skip
-    head = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+    head = msgspec.json.encode(document)
     # the binary chunk must start at a multiple of 8 bytes for the metadata
     head += b" " * ((-(len(head) + 20)) % 8)
     body = b"".join(buffer.parts)
