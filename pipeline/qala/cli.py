@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from qala import __version__, cli_areas, cli_city, cli_operate, cli_qgis
+from qala.catalog import scrub
 from qala.errors import EXIT_INPUT, QalaError
 
 app = typer.Typer(
@@ -126,16 +127,23 @@ class _JsonLines(logging.Formatter):
             {
                 "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
                 "level": record.levelname.lower(),
-                "message": record.getMessage(),
+                "message": scrub(record.getMessage()),
             },
             ensure_ascii=False,
         )
 
 
+class _Plain(logging.Formatter):
+    """Log lines that people read."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return scrub(super().format(record))
+
+
 def _log_to_stderr(verbose: bool, quiet: bool) -> None:
     handler = logging.StreamHandler()
     if sys.stderr.isatty():
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(_Plain("%(message)s"))
     else:
         handler.setFormatter(_JsonLines())
     log.handlers[:] = [handler]
@@ -186,6 +194,16 @@ def _said(paths: list[Path]) -> None:
         typer.echo(str(path))
 
 
+def _show_rates(rates: Any, summary: Any, lang: str) -> None:
+    """Print the headline table: units, and all of them together last."""
+    import pandas as pd
+
+    from qala.report import console_table
+
+    rows = pd.concat([pd.DataFrame(rates), pd.DataFrame(summary)], ignore_index=True)
+    typer.echo(console_table(rows.drop(columns="geometry", errors="ignore"), lang))
+
+
 @app.command()
 def run(
     workflow: Annotated[str, typer.Argument(help="A YAML file, or demo, smoke, belgium, …")],
@@ -202,32 +220,42 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the workflow and its files, write nothing.")
     ] = False,
+    processes: Annotated[
+        bool, typer.Option("--processes", help="Worker processes on this machine, not threads.")
+    ] = False,
+    catalog: Annotated[
+        list[Path] | None, typer.Option(help="Further catalog for catalog:// inputs.")
+    ] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Fetch nothing; name what is missing.")
+    ] = False,
+    allow_local: Annotated[
+        bool, typer.Option("--allow-local", help="Fetch from file:// and this network too.")
+    ] = False,
 ) -> None:
-    """Run a workflow: from grids and units to urban shares, maps, tables and a report."""
-    from qala import compute, flows
-    from qala.config import input_files, load_workflow, require_files
-    from qala.report import console_table
+    """Run a workflow: urban shares or functional urban areas, with maps and tables."""
+    from qala import compute, flows, plan
+    from qala.config import load_workflow, require_files
+    from qala.fetch import Options, resolve_sources
 
     checked = load_workflow(workflow, settings=settings or [])
+    sources = Options(offline=offline, allow_local=allow_local)
+    if not dry_run:
+        checked = resolve_sources(checked, catalogs=catalog or [], options=sources)
     if dry_run:
         require_files(checked)
-        typer.echo(f"{checked.workflow}: the workflow is sound; it reads")
-        _said(input_files(checked))
-        typer.echo(f"and writes to {Path(out or checked.out or 'out').resolve()}")
+        folder = Path(out or checked.out or "out").resolve()
+        typer.echo(f"{checked.workflow}: the workflow is sound; it")
+        typer.echo("\n".join(plan.describe(checked, folder, catalogs=catalog or [])))
+        typer.echo(f"writes to {folder}")
         return
     begin = time.perf_counter()
-    with compute.running(workers, cluster=cluster):
-        result = flows.urbanisation(
-            checked, out=out, force=force, wait=wait, progress=_Bar("cells")
-        )
-    if result.rates is not None and result.summary is not None:
-        import pandas as pd
-
-        lang = checked.outputs.language
-        plain = [
-            t.drop(columns="geometry", errors="ignore") for t in (result.rates, result.summary)
-        ]
-        typer.echo(console_table(pd.concat(map(pd.DataFrame, plain), ignore_index=True), lang))
+    with compute.running(workers, cluster=cluster, processes=processes):
+        result = flows.run(checked, out=out, force=force, wait=wait, progress=_Bar("cells"))
+    if checked.workflow == "functional_areas":
+        cli_areas.tell_run(result, checked.outputs.language)
+    elif result.rates is not None and result.summary is not None:
+        _show_rates(result.rates, result.summary, checked.outputs.language)
     elif result.centres is not None:
         typer.echo(result.centres.to_string(index=False))
     typer.echo("")
@@ -402,7 +430,7 @@ def rates(
 ) -> None:
     """Compute official and functional urban shares of units."""
     from qala import compute, flows
-    from qala.report import console_table
+    from qala.rates import summarise
 
     with compute.running(workers, cluster=cluster):
         found = flows.rates_to_file(
@@ -413,7 +441,7 @@ def rates(
             ruleset=ruleset.value, rules=rules.value, overlay=overlay.value, chunk=chunk,
             lang=lang.value,
         )  # fmt: skip
-    typer.echo(console_table(found.drop(columns="geometry"), lang.value))
+    _show_rates(found, summarise(found), lang.value)
     _said([output])
 
 
@@ -467,7 +495,7 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except QalaError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {scrub(str(error))}", err=True)
         raise SystemExit(error.exit_code) from None
     except MemoryError:
         typer.echo("error: not enough memory; pass a smaller --chunk or --workers 1.", err=True)
