@@ -234,6 +234,7 @@ def test_console_in_the_window(tmp_path: Path, home: Path, profiles: Path, packa
     assert found["longest gap"] < found["seconds"] / 2
     assert found["quiet"] is True
     assert found["group"] == "Turkistan"
+    assert found["beside results"] == ["urbanisation.gpkg"]
     assert found["no traceback"] is True
     assert found["sentence"] is True
     assert ["Units by class", "categorizedSymbol"] in found["toolbox"]

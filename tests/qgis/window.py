@@ -160,6 +160,8 @@ def main():
     say("no traceback", "Traceback" not in output)
     say("sentence", "has no column 'code'" in output)
 
+    say("beside results", sorted(p.name for p in OUT.glob("qala/*/*.gpkg*")))
+
     # the same from the toolbox: loaded with the styles of the file
     import processing
 

@@ -45,7 +45,7 @@ _RULES: tuple[tuple[str, str, int], ...] = (
 )
 _RANK_BY_KIND = {"POINT": 6, "LINESTRING": 19, "POLYGON": 48}
 #: layers that clutter a first look, or lie below another that shows the same
-_QUIET = ("addresses", "footprints", "pois", "stops")
+_QUIET = ("addresses", "footprints", "pois", "stops", "zones")
 #: layers that cover the map: only the first of them is shown at first
 _COVERS = (
     "nearest",
