@@ -63,7 +63,7 @@ def grids(out: Path, share: float) -> Path:
 
 def run(data: Path, out: Path, *, mode: str = "workflow", **options: Any) -> dict[str, float]:
     """Run in a process of its own; return seconds and megabytes."""
-    given = {"data": str(data), "out": str(out), "mode": mode, **options}
+    given = {"data": str(data.resolve()), "out": str(out), "mode": mode, **options}
     begin = time.perf_counter()
     done = subprocess.run(
         [sys.executable, str(Path(__file__).resolve()), "--child", json.dumps(given)],
@@ -220,7 +220,9 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     for axis, key, label in ((left, "seconds", "seconds"), (right, "peak_mb", "peak memory, MB")):
         axis.plot(area, [r[key] for r in rows], "o-", color="#1b6ca8")
         for x, row in zip(area, rows, strict=True):
-            axis.annotate(f"{row[key]:g}", (x, row[key]), (4, 6), textcoords="offset points")
+            axis.annotate(
+                f"{row[key]:,.0f}", (x, row[key]), (-7, 5), textcoords="offset points", ha="right"
+            )
         axis.set(xlabel="million cells of 1 km, 5 epochs", ylabel=label, ylim=(0, None))
         axis.margins(x=0.12, y=0.2)
         axis.set_ylim(bottom=0)
