@@ -214,7 +214,12 @@ def _from_gpkg(
     where = None if numbers is None else f"fid IN ({','.join(str(int(n)) for n in numbers)})"
     try:
         table = pyogrio.read_dataframe(
-            file, layer="footprints", columns=list(_READ), where=where, fid_as_index=True
+            file,
+            layer="footprints",
+            columns=list(_READ),
+            where=where,
+            fid_as_index=True,
+            use_arrow=True,
         )
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
         raise InputError(f"{file} cannot be read ({error})", "the city.gpkg of a twin") from error
