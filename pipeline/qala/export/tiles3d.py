@@ -52,7 +52,8 @@ _TEXTS = ("id", "parent", "name", "kind", "class", "height_source", "roof_shape"
 #: columns of a GeoPackage that tiles are made from
 _READ = ("id", "parent", "name", "kind", "height", "height_source", "height_lo", "height_hi",
          "min_height", "base_z", "roof_shape", "roof_height", "roof_direction",
-         "roof_orientation", "lod", "footprint_area", "floor_area", "people")  # fmt: skip
+         "roof_orientation", "lod", "valid_code", "footprint_area", "floor_area",
+         "people")  # fmt: skip
 _NUMBERS = ("height", "height_lo", "height_hi", "base_z", "floor_area", "people")
 
 
@@ -229,8 +230,11 @@ def _from_gpkg(
         raise InputError(
             f"layer footprints of {file} lacks {', '.join(missing)}", "the city.gpkg of a twin"
         )
-    # rows whose parts carry the solids
-    table["whole"] = (table["lod"] == "0.2").to_numpy() & table["parent"].isna().to_numpy()
+    # rows whose parts carry the solids; those without one by a fault are tried again
+    whole = (table["lod"] == "0.2").to_numpy() & table["parent"].isna().to_numpy()
+    if "valid_code" in table:
+        whole &= (table["valid_code"] == 0).to_numpy()
+    table["whole"] = whole
     if "roof_direction" not in table:
         table["roof_direction"] = np.nan
     if "roof_orientation" in table:
