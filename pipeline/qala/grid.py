@@ -243,3 +243,24 @@ def require_same_grid(box: GeoBox, other: GeoBox, name: str, reference: str = "p
             f"warp {name} onto it: gdalwarp -t_srs {describe_crs(box.crs)} -tr {box.transform.a:g} "
             f"{-box.transform.e:g} -te {' '.join(f'{v:.0f}' for v in box.boundingbox.bbox)}",
         )
+
+
+def named_crs(box: GeoBox) -> Any:
+    """Return a grid's CRS under its authority's code where it has one.
+
+    Rasters often describe ESRI:54009 in words alone; a vector layer that says the
+    same would be shown as a nameless CRS.
+
+    Examples
+    --------
+    >>> named_crs(ghsl_geobox((0, 0, 9_000, 9_000))).to_authority()
+    ('ESRI', '54009')
+    """
+    import pyproj
+
+    crs = box.crs.proj if box.crs is not None else None
+    if crs is None:
+        return None
+    # from 70 on PROJ vouches for an equivalent definition, whatever the names
+    authority = crs.to_authority(min_confidence=70)
+    return crs if authority is None else pyproj.CRS.from_authority(*authority)

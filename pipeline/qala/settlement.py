@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qala.errors import InputError, Problems
-from qala.grid import cell_area_m2, geobox_of
+from qala.grid import cell_area_m2, geobox_of, named_crs
 from qala.raster import (
     CLASS_NODATA,
     MAX_PEOPLE_PER_CELL,
@@ -316,7 +316,7 @@ def urban_centres(
     )
     pairs = [(int(v), shapely.geometry.shape(g)) for g, v in shapes]
     parts = gpd.GeoDataFrame(
-        {"centre": [v for v, _ in pairs]}, geometry=[g for _, g in pairs], crs=box.crs
+        {"centre": [v for v, _ in pairs]}, geometry=[g for _, g in pairs], crs=named_crs(box)
     )
     dissolved = parts.dissolve("centre").sort_index()
     area = cells * cell_area_m2(box) / 1e6
@@ -329,7 +329,7 @@ def urban_centres(
             "density": np.divide(total, area, out=np.full(count, np.nan), where=area > 0),
         },
         geometry=list(dissolved.geometry) if count else [],
-        crs=box.crs,
+        crs=named_crs(box),
     )
     if places is not None and count:
         result = _named(result, places)

@@ -205,7 +205,7 @@ def cells_to_polygons(
     import rasterio.features
     import shapely
 
-    from qala.grid import cell_area_m2, geobox_of
+    from qala.grid import cell_area_m2, geobox_of, named_crs
     from qala.raster import CLASS_NODATA
 
     box = geobox_of(cells)
@@ -250,7 +250,7 @@ def cells_to_polygons(
         columns[f"label_{lang}"] = labels[np.searchsorted(found, code)] if len(found) else []
     columns["cells"] = np.rint(area / cell_area_m2(box)).astype(np.int32)
     columns["area_km2"] = area / 1e6
-    return gpd.GeoDataFrame(columns, geometry=list(geometry), crs=box.crs.proj)
+    return gpd.GeoDataFrame(columns, geometry=list(geometry), crs=named_crs(box))
 
 
 # --- before writing ---------------------------------------------------------------
