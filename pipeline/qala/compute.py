@@ -63,6 +63,7 @@ def running(
                 n_workers=count, threads_per_worker=1, dashboard_address=None,
                 host="127.0.0.1", silence_logs=logging.ERROR,
             ) as local,
+            _own_scheduler(),
             Client(local) as active,
             _losing(active, "the worker processes of this machine"),
         ):  # fmt: skip
@@ -70,6 +71,31 @@ def running(
         return
     if "://" not in cluster:
         raise InputError(f"cluster is {safe_url(cluster)!r}", "an address like tcp://host:8786")
+    with _own_scheduler(), _connected(cluster) as active:
+        _require_same_code(active)
+        yield
+
+
+@contextmanager
+def _own_scheduler() -> Iterator[None]:
+    """Undo what a client sets for the whole process, also when its cluster is lost."""
+    import dask
+
+    before = dask.config.get("scheduler", None)
+    try:
+        yield
+    finally:
+        if before is None:
+            dask.config.config.pop("scheduler", None)
+        else:
+            dask.config.set(scheduler=before)
+
+
+@contextmanager
+def _connected(cluster: str) -> Iterator[Any]:
+    """Connect to a scheduler and say in one sentence when it can't be reached or is lost."""
+    from distributed import Client
+
     try:
         active = Client(cluster, timeout=10)
     except (OSError, TimeoutError, ValueError) as error:
@@ -79,8 +105,7 @@ def running(
             "start it with `dask scheduler`, or leave --cluster out to run here",
         ) from error
     with active, _losing(active, f"the Dask cluster at {safe_url(cluster)}"):
-        _require_same_code(active)
-        yield
+        yield active
 
 
 #: seconds after which a scheduler that is gone counts as lost
