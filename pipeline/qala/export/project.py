@@ -679,7 +679,7 @@ def nice_scale(least: float) -> int:
     Examples
     --------
     >>> nice_scale(2_130_000), nice_scale(7_600), nice_scale(10_000)
-    (2500000, 8000, 10000)
+    (2250000, 8000, 10000)
     """
     power = 10.0 ** math.floor(math.log10(max(least, 1.0)))
     for step in (1, 1.25, 1.5, 1.75, 2, 2.25, 2.5, 2.75, 3, 4, 5, 6, 8, 10):
