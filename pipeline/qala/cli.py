@@ -19,6 +19,7 @@ import typer
 
 from qala import __version__, cli_areas, cli_city, cli_operate, cli_qgis
 from qala.catalog import scrub
+from qala.cli_areas import Language
 from qala.errors import EXIT_INPUT, QalaError
 
 app = typer.Typer(
@@ -76,14 +77,6 @@ class RasterUnit(StrEnum):
     m2 = "m2"
     share = "share"
     percent = "percent"
-
-
-class Language(StrEnum):
-    """Language of words in outputs."""
-
-    en = "en"
-    ru = "ru"
-    kk = "kk"
 
 
 _THRESHOLDS = "Thresholds (default: the ruleset's)"

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from qala.cli_areas import parse_bbox
 from qala.errors import InputError, Problems
 
 if TYPE_CHECKING:
     import pystac
 
-    from qala.catalog import Asset, Box
+    from qala.catalog import Asset
 
 catalog_app = typer.Typer(
     no_args_is_help=True, help="Sources: what there is, and under which terms."
@@ -42,30 +43,6 @@ def register(app: typer.Typer) -> None:
     app.command()(fetch)
     app.command()(why)
     app.command()(diff)
-
-
-def parse_box(text: str | None) -> Box | None:
-    """Return a box of four degrees.
-
-    Raises
-    ------
-    InputError
-        When it is none.
-
-    Examples
-    --------
-    >>> parse_box("67,43,69,44")
-    (67.0, 43.0, 69.0, 44.0)
-    """
-    if text is None:
-        return None
-    try:
-        west, south, east, north = (float(part) for part in text.split(","))
-    except ValueError:
-        raise InputError(f"--bbox is {text!r}", "west,south,east,north in degrees") from None
-    if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
-        raise InputError(f"--bbox is {text!r}", "west < east and south < north in degrees")
-    return (west, south, east, north)
 
 
 @catalog_app.command("list")
@@ -154,7 +131,7 @@ def search(
     from qala.catalog import assets_of, open_catalogs
     from qala.catalog import search as find
 
-    box = parse_box(bbox)
+    box = parse_bbox(bbox)
     found = find(
         open_catalogs(catalog or []), bbox=box, epoch=epoch, product=product, resolution=resolution
     )
@@ -225,7 +202,7 @@ def fetch(
     from qala.fetch import Options, place_of, resolve_sources
     from qala.fetch import fetch as bring
 
-    box = parse_box(bbox)
+    box = parse_bbox(bbox)
     bar = _Bar()
     options = Options(
         offline=offline, allow_local=allow_local, refresh=refresh,
