@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import geopandas as gpd
     import pandas as pd
 
-    from qala.city.twin import Twin
+    from qala.city.model import Twin
 
 log = logging.getLogger("qala")
 

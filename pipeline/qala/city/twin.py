@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +15,13 @@ import numpy as np
 from qala.city.buildings import building_table
 from qala.city.classes import building_class
 from qala.city.heights import ASSUMPTIONS, TYPE_LEVELS
+from qala.city.model import COLUMNS, Issue, Twin
 from qala.city.osm import NOTICE, OsmCity, in_area, local_utm, read_osm, to_crs
-from qala.city.people import PeopleReport, spread_people
+from qala.city.people import spread_people
 from qala.city.solar import ASSUMPTIONS as SOLAR
 from qala.city.solids import (
     VALID_CODES,
     Solids,
-    Triangles,
     make_solids,
     to_multipolygons,
     triangulate,
@@ -30,7 +29,7 @@ from qala.city.solids import (
 )  # fmt: skip
 from qala.city.streets import street_widths, to_points, with_area, with_length
 from qala.city.styles import aliases, layer_style
-from qala.city.terrain import MIN_COVERAGE, Vertical, base_heights
+from qala.city.terrain import MIN_COVERAGE, base_heights
 from qala.errors import InputError
 from qala.messages import tr
 
@@ -40,64 +39,6 @@ if TYPE_CHECKING:
     import shapely
 
 log = logging.getLogger("qala")
-
-Issue = tuple[str, str, str, str]
-
-#: columns of the layer ``buildings``, in order
-COLUMNS = (
-    "id", "parent", "kind", "class", "name", "height", "height_source", "height_lo", "height_hi",
-    "min_height", "base_z", "base_source", "levels", "roof_shape", "roof_height", "roof_direction",
-    "roof_orientation", "roof_source", "lod", "valid_code", "valid_from", "valid_to",
-    "footprint_area", "floor_area", "roof_area", "volume", "roof_flat_area", "roof_north_area",
-    "roof_east_area", "roof_south_area", "roof_west_area", "solar_kwh", "people", "source_id",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Twin:
-    """Everything a twin is written from.
-
-    Attributes
-    ----------
-    name
-        Short name of the city.
-    buildings
-        Table of buildings and parts, footprints as geometry, local UTM zone.
-    solids, triangles
-        Their solids, and these cut into triangles.
-    layers
-        The other layers: streets, land, networks, points.
-    issues
-        ``layer, id, action, reason`` of every repaired or refused object.
-    vertical
-        What heights refer to.
-    people
-        Where the people of the grid went; None without a grid.
-    area_km2
-        Area of the twin, km².
-    area
-        The area in EPSG:4326; None for the whole extract.
-    timings
-        Seconds of each step.
-    notice
-        Attribution of the sources, carried into every export.
-    synthetic
-        Whether the city is invented.
-    """
-
-    name: str
-    buildings: gpd.GeoDataFrame
-    solids: Solids
-    triangles: Triangles
-    layers: dict[str, gpd.GeoDataFrame]
-    issues: pd.DataFrame
-    vertical: Vertical
-    people: PeopleReport | None
-    area_km2: float
-    area: Any = None
-    timings: dict[str, float] = field(default_factory=dict)
-    notice: str = NOTICE
-    synthetic: bool = False
 
 
 def read_area(area: str | Path) -> shapely.Geometry:

@@ -7,13 +7,12 @@ that the city does not vanish from afar; children add the rest.
 
 from __future__ import annotations
 
+import base64
 import functools
 import hashlib
 import json
 import logging
-import os
 import struct
-import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,6 +26,8 @@ from qala.city.classes import CLASSES, COLOURS, building_class
 from qala.city.solids import PRISM, SCALE, Solids, Triangles
 from qala.compute import usable_cores
 from qala.errors import InputError
+from qala.export._earth import E2, A, enu, inverse
+from qala.export._files import replace_file
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -43,11 +44,10 @@ INNER = 400
 ERROR_SHARE = 16.0
 #: changes when equal inputs no longer give equal tiles
 ENCODING = 4
+#: tilesets up to this size are packed into one script, bytes
+PACK_UP_TO = 24 * 2**20
 #: cells of a level up to which they are counted in an array
 DENSE = 4_000_000
-#: WGS 84: equatorial radius (m) and square of the eccentricity
-_A, _E2 = 6378137.0, 6.69437999014131699614e-3
-
 _TEXTS = ("id", "parent", "name", "kind", "class", "height_source", "roof_shape", "lod")
 #: columns of a GeoPackage that tiles are made from
 _READ = ("id", "parent", "name", "kind", "height", "height_source", "height_lo", "height_hi",
@@ -195,10 +195,20 @@ def tiles_from_gpkg(
         report = write_tiles(table, solids, triangles, target, to_ellipsoid=lift, extras=extras)
     packed = target.parent / "web" / "tiles.js"
     if packed.exists():
-        from qala.export.web import _pack
-
-        _pack(target, packed)
+        pack_tiles(target, packed)
     return report
+
+
+def pack_tiles(tiles: Path, file: Path) -> None:
+    """Pack small tilesets into one script, for pages opened as a file."""
+    content = [tiles / "tileset.json", *sorted((tiles / "content").glob("*.glb"))]
+    if sum(f.stat().st_size for f in content) > PACK_UP_TO:
+        file.unlink(missing_ok=True)
+        return
+    packed = {
+        f.relative_to(tiles).as_posix(): base64.b64encode(f.read_bytes()).decode() for f in content
+    }
+    replace_file(file, b"window.QALA_TILES=" + json.dumps(packed).encode() + b";\n")
 
 
 def _from_gpkg(
@@ -345,7 +355,7 @@ def _write_some(
     def write(job: tuple[tuple[str, Array], Array]) -> dict[str, Any]:
         (name, mine), here = job
         glb, region, matrix = _encode(solids, triangles, mine, here, columns, move, lift)
-        _replace(_glb_of(target, name), glb)
+        replace_file(_glb_of(target, name), glb)
         return {"region": region, "matrix": matrix}
 
     jobs = list(zip(todo, np.split(place, cuts), strict=True))
@@ -364,9 +374,9 @@ def _write_tree(
         tree.names, tree.side.tolist(), tree.parent.tolist(), strict=True
     ):
         records[name] |= {"side": side, "parent": parent}
-    _replace(target / "tileset.json", msgspec.json.encode(_tileset(tree, records, extras)))
+    replace_file(target / "tileset.json", msgspec.json.encode(_tileset(tree, records, extras)))
     kept = {name: records[name] for name in tree.names}
-    _replace(target / "tiles.json", msgspec.json.encode(kept))
+    replace_file(target / "tiles.json", msgspec.json.encode(kept))
 
 
 def _remember(
@@ -386,16 +396,7 @@ def _remember(
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, kept.schema) as writer:
         writer.write_table(kept)
-    _replace(target / "objects.arrow", sink.getvalue().to_pybytes())
-
-
-def _replace(file: Path, data: bytes) -> None:
-    work = file.with_name(f".{file.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    try:
-        work.write_bytes(data)
-        work.replace(file)
-    finally:
-        work.unlink(missing_ok=True)
+    replace_file(target / "objects.arrow", sink.getvalue().to_pybytes())
 
 
 def _known(target: Path) -> dict[str, Any]:
@@ -554,29 +555,6 @@ def _digest(prints: Array, names: tuple[str, ...], lift: float, code: int | None
     return hashed.hexdigest()
 
 
-def _ecef(lon: Array, lat: Array, height: Array) -> Array:
-    sin, cos = np.sin(lat), np.cos(lat)
-    n = _A / np.sqrt(1 - _E2 * sin * sin)
-    return np.column_stack(
-        [
-            (n + height) * cos * np.cos(lon),
-            (n + height) * cos * np.sin(lon),
-            (n * (1 - _E2) + height) * sin,
-        ]
-    )
-
-
-def _enu(lon: float, lat: float, height: float) -> Array:
-    """Return the 4×4 matrix from east, north, up at a place to earth-centred coordinates."""
-    sl, cl, sp, cp = np.sin(lon), np.cos(lon), np.sin(lat), np.cos(lat)
-    out = np.eye(4)
-    out[:3, 0] = (-sl, cl, 0)
-    out[:3, 1] = (-sp * cl, -sp * sl, cp)
-    out[:3, 2] = (cp * cl, cp * sl, sp)
-    out[:3, 3] = _ecef(np.array([lon]), np.array([lat]), np.array([height]))[0]
-    return out
-
-
 def _encode(
     solids: Solids, triangles: Triangles, mine: Array, rows: Array, columns: dict[str, Any],
     move: Any, lift: float,
@@ -597,9 +575,9 @@ def _encode(
         float(np.radians(lon.max())) + hair, float(np.radians(lat.max())) + hair,
         float(z.min()) - 0.01, float(z.max()) + 0.01,
     ]  # fmt: skip
-    matrix = _enu((region[0] + region[2]) / 2, (region[1] + region[3]) / 2, region[4])
+    matrix = enu((region[0] + region[2]) / 2, (region[1] + region[3]) / 2, region[4])
     xyz = np.empty((len(z), 3))
-    _kernels.to_local(lon, lat, z, matrix, _A, _E2, xyz)
+    _kernels.to_local(lon, lat, z, matrix, A, E2, xyz)
     so = solids.surface_offsets
     ends = solids.index_offsets[solids.ring_offsets[so[mine + 1]]]
     count = int((ends - solids.index_offsets[solids.ring_offsets[so[mine]]]).sum())
@@ -783,7 +761,7 @@ def _tileset(tree: _Tree, records: dict[str, Any], extras: dict[str, Any]) -> di
             regions[i] = _around(regions[i], regions[child])
 
     def node(i: int, above: Array | None) -> dict[str, Any]:
-        matrix = own[i] if above is None else _inverse(above) @ own[i]
+        matrix = own[i] if above is None else inverse(above) @ own[i]
         out: dict[str, Any] = {
             "boundingVolume": {"region": regions[i]},
             "geometricError": float(tree.side[i] / ERROR_SHARE) if children[i] else 0.0,
@@ -798,7 +776,7 @@ def _tileset(tree: _Tree, records: dict[str, Any], extras: dict[str, Any]) -> di
     root = node(0, None)
     root.setdefault("refine", "ADD")
     box = root["boundingVolume"]["region"]
-    span = max(box[2] - box[0], box[3] - box[1]) * _A
+    span = max(box[2] - box[0], box[3] - box[1]) * A
     return {
         "asset": {"version": "1.1", "generator": "qala", "extras": extras},
         "geometricError": max(float(span), root["geometricError"] * 2, 1.0),
@@ -811,11 +789,3 @@ def _around(a: list[float], b: list[float]) -> list[float]:
         min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3]), min(a[4], b[4]),
         max(a[5], b[5]),
     ]  # fmt: skip
-
-
-def _inverse(matrix: Array) -> Array:
-    """Invert a turn and shift exactly, without losing metres to 6,000 km."""
-    out = np.eye(4)
-    out[:3, :3] = matrix[:3, :3].T
-    out[:3, 3] = -matrix[:3, :3].T @ matrix[:3, 3]
-    return out

@@ -27,11 +27,13 @@ from qala.city.styles import (
     height_labels,
 )  # fmt: skip
 from qala.errors import InputError, TemporaryError
-from qala.export.tiles3d import _ecef, _enu, _replace
+from qala.export._earth import ecef, enu, inverse
+from qala.export._files import replace_file
+from qala.export.tiles3d import pack_tiles
 from qala.messages import tr
 
 if TYPE_CHECKING:
-    from qala.city.twin import Twin
+    from qala.city.model import Twin
 
 log = logging.getLogger("qala")
 
@@ -43,8 +45,6 @@ PICTURE = 4096
 FINEST = 0.5
 #: points of the ground's grid along a side: flat, and over terrain
 FLAT_GRID, TERRAIN_GRID = 33, 257
-#: tiles up to this size are packed into the page's folder, bytes
-PACK_UP_TO = 24 * 2**20
 #: margin of the ground around the buildings, share of the longer side
 MARGIN = 0.06
 
@@ -86,10 +86,12 @@ def write_web(
     box = _ground_box(twin)
     frame, config = _config(twin, box, lang)
     ground = _ground(twin, box, frame, terrain)
-    _replace(target / "ground.js", b"window.QALA_GROUND=" + json.dumps(ground).encode() + b";\n")
+    replace_file(
+        target / "ground.js", b"window.QALA_GROUND=" + json.dumps(ground).encode() + b";\n"
+    )
     for name in ("viewer.js", "LICENSES.txt"):
-        _replace(target / name, (viewer / "bundle" / name).read_bytes())
-    _pack(Path(tiles), target / "tiles.js")
+        replace_file(target / name, (viewer / "bundle" / name).read_bytes())
+    pack_tiles(Path(tiles), target / "tiles.js")
     count = int(twin.buildings["parent"].isna().sum())
     words = {
         "lang": lang,
@@ -109,7 +111,7 @@ def write_web(
     # the configuration goes last, and can't end its own script
     data = json.dumps(config, ensure_ascii=False).replace("<", "\\u003c")
     page = page.replace("{config}", data)
-    _replace(target / "index.html", page.encode())
+    replace_file(target / "index.html", page.encode())
     return target / "index.html"
 
 
@@ -130,13 +132,10 @@ def _config(
     lon, lat = np.radians(move.transform(x, y))
     base = twin.buildings["base_z"].to_numpy(float)
     low = float(np.median(base)) + twin.vertical.to_ellipsoid
-    frame = _enu(float(lon), float(lat), low)
+    frame = enu(float(lon), float(lat), low)
     # page: x east, y up, z south
     turn = np.array([[1, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1.0]])
-    inverse = np.eye(4)
-    inverse[:3, :3] = frame[:3, :3].T
-    inverse[:3, 3] = -frame[:3, :3].T @ frame[:3, 3]
-    to_local = turn @ inverse
+    to_local = turn @ inverse(frame)
     centre, distance, start, near = _home(twin, (x, y))
     config = {
         "lang": lang,
@@ -210,7 +209,7 @@ def _ground(
         z = np.zeros(xx.size)
     move = Transformer.from_crs(twin.buildings.crs, "EPSG:4326", always_xy=True)
     lon, lat = move.transform(xx.ravel(), yy.ravel())
-    xyz = _ecef(np.radians(lon), np.radians(lat), z + twin.vertical.to_ellipsoid - 0.05)
+    xyz = ecef(np.radians(lon), np.radians(lat), z + twin.vertical.to_ellipsoid - 0.05)
     local = (xyz - frame[:3, 3]) @ frame[:3, :3]
     positions = np.column_stack([local[:, 0], local[:, 2], -local[:, 1]]).astype("<f4")
     return {
@@ -274,18 +273,6 @@ def _picture(twin: Twin, box: tuple[float, float, float, float]) -> bytes:
             sink.write(index, 1)
             sink.write_colormap(1, {i: (*c, 255) for i, c in enumerate(palette)})
         return bytes(memory.read())
-
-
-def _pack(tiles: Path, file: Path) -> None:
-    """Pack small tilesets into one script, for pages opened as a file."""
-    content = [tiles / "tileset.json", *sorted((tiles / "content").glob("*.glb"))]
-    if sum(f.stat().st_size for f in content) > PACK_UP_TO:
-        file.unlink(missing_ok=True)
-        return
-    packed = {
-        f.relative_to(tiles).as_posix(): base64.b64encode(f.read_bytes()).decode() for f in content
-    }
-    _replace(file, b"window.QALA_TILES=" + json.dumps(packed).encode() + b";\n")
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
