@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qala.city.people import spread_people
-from qala.city.terrain import base_heights, describe_vertical, height_grid, undulation_at
+from qala.city.relief import contours, drape, facets, interval_of, make_relief, write_terrain_raster
+from qala.city.terrain import base_heights, describe_vertical, lower_to_relief, undulation_at
 from qala.errors import InputError
 
 X, Y = 500_000.0, 4_800_000.0
@@ -114,17 +115,130 @@ def test_undulation_moves_only_the_tiles(tmp_path: Path) -> None:
     assert (vertical.to_ellipsoid, vertical.aligned) == (-40.0, True)
 
 
-def test_the_grid_for_display_follows_the_terrain(tmp_path: Path) -> None:
-    file = raster(tmp_path / "t.tif", slope(40))
-    grid = height_grid(file, "EPSG:32642", (X + 50, Y + 5, X + 350, Y + 35), 9)
-    assert grid.shape == (9, 9)
-    assert (np.diff(grid[4]) > 0).all()
-    data = slope(40)
-    data[:, 15:18] = -9999
-    holed = height_grid(
-        raster(tmp_path / "h.tif", data), "EPSG:32642", (X + 50, Y + 5, X + 350, Y + 35), 9
+BOX = (X + 50.0, Y + 50.0, X + 950.0, Y + 750.0)
+
+
+def hills(noise: float = 0.0) -> np.ndarray:
+    x, y = np.meshgrid(np.arange(100), np.arange(80))
+    smooth = 300 + 40 * np.sin(x / 15) * np.cos(y / 18) + 0.3 * x
+    return np.asarray(smooth + np.random.default_rng(3).normal(0, noise, smooth.shape))
+
+
+def test_the_relief_is_a_closed_plan_of_triangles_near_the_terrain(tmp_path: Path) -> None:
+    relief = make_relief(raster(tmp_path / "t.tif", hills()), "EPSG:32642", BOX, datum="EGM2008")
+    a, b, c = (relief.vertices[relief.triangles[:, i], :2] for i in range(3))
+    area = ((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]) / 2
+    assert (area > 0).all()  # counter-clockwise from above
+    assert area.sum() == pytest.approx(900 * 700)
+    assert relief.filled == 0
+    assert relief.datum == "EGM2008"
+    assert relief.max_error <= 10 / 30 + 0.01
+    # the surface itself, smoothing aside: heights at vertices follow the raster
+    x, y, z = relief.vertices.T
+    truth = 300 + 40 * np.sin((x - X - 5) / 150) * np.cos((Y + 795 - y) / 180)
+    truth += 0.03 * (x - X - 5)
+    assert np.abs(z - truth).max() < 1.5
+
+
+def test_smoothing_keeps_noise_from_growing_the_mesh(tmp_path: Path) -> None:
+    plain = 300 + np.random.default_rng(3).normal(0, 0.5, (80, 100))
+    file = raster(tmp_path / "n.tif", plain)
+    smooth = make_relief(file, "EPSG:32642", BOX, max_error=0.6)
+    raw = make_relief(file, "EPSG:32642", BOX, max_error=0.6, smoothing=0.0)
+    assert len(raw.triangles) > 30 * len(smooth.triangles)
+
+
+def test_voids_and_edges_are_filled_and_their_share_is_told(tmp_path: Path) -> None:
+    data = hills()
+    data[:, 40:50] = -9999
+    relief = make_relief(raster(tmp_path / "v.tif", data), "EPSG:32642", BOX)
+    assert relief.filled == pytest.approx(100 / 900, abs=0.02)
+    assert relief.heights.min() > 200
+    beyond = (X - 450.0, Y + 50.0, X + 450.0, Y + 750.0)
+    file = raster(tmp_path / "e.tif", hills(), nodata=None)
+    assert make_relief(file, "EPSG:32642", beyond).filled == pytest.approx(0.5, abs=0.03)
+
+
+def test_facets_contours_and_drape_agree_with_a_plane(tmp_path: Path) -> None:
+    plane = 100.0 + np.tile(np.arange(100), (80, 1))  # 1 m up in 10 m to the east
+    file = raster(tmp_path / "p.tif", plane)
+    relief = make_relief(file, "EPSG:32642", BOX, smoothing=0.0)
+    table = facets(relief, "EPSG:32642", "2026-01-01")
+    assert table["id"].is_unique
+    assert table["slope"].to_numpy() == pytest.approx(np.degrees(np.arctan(0.1)), abs=0.02)
+    assert table["aspect"].to_numpy() == pytest.approx(270.0, abs=0.2)  # downhill to the west
+    assert table.area.sum() == pytest.approx(900 * 700)
+    lines = contours(relief, "EPSG:32642", "2026-01-01")
+    step = interval_of(relief)
+    assert step == 5.0
+    assert (np.diff(lines["elevation"]) == step).all()
+    assert lines["length"].to_numpy() == pytest.approx(700, abs=0.5)
+    street = gpd.GeoDataFrame(
+        {"id": ["way/1"]}, crs="EPSG:32642",
+        geometry=[shapely.LineString([(X + 105, Y + 100), (X + 505, Y + 100)])],
+    )  # fmt: skip
+    lifted = drape(street, relief, file).geometry.iloc[0]
+    xyz = shapely.get_coordinates(lifted, include_z=True)
+    assert len(xyz) > 10
+    assert xyz[:, 2] == pytest.approx(100 + (xyz[:, 0] - X - 5) / 10, abs=0.02)
+    assert lifted.length == pytest.approx(400)
+    far = street.set_geometry(shapely.transform(street.geometry, lambda p: p - [0, 70]))
+    z = shapely.get_coordinates(drape(far, relief, file).geometry.iloc[0], include_z=True)[:, 2]
+    assert z[[0, -1]].tolist() == [110.0, 150.0]  # outside the box: the cell as it is
+
+
+def test_no_building_floats_over_the_smoothed_terrain(tmp_path: Path) -> None:
+    file = raster(tmp_path / "n.tif", hills(2.0))
+    boxes = [shapely.box(x, y, x + 8, y + 8) for x in np.arange(X + 100, X + 900, 40)
+             for y in np.arange(Y + 100, Y + 700, 40)]  # fmt: skip
+    table = gpd.GeoDataFrame({"id": [f"way/{i}" for i in range(len(boxes))], "kind": "house"},
+                             geometry=boxes, crs="EPSG:32642")  # fmt: skip
+    table["parent"] = None
+    relief = make_relief(file, "EPSG:32642", BOX)
+    based, _, _ = base_heights(table, file)
+    stood = lower_to_relief(based, relief)
+    xy, index = shapely.get_coordinates(table.geometry.to_numpy(), return_index=True)
+    ground = relief.at(xy[:, 0], xy[:, 1])
+    assert (based["base_z"].to_numpy()[index] > ground + 0.01).any()
+    assert (stood["base_z"].to_numpy()[index] <= ground + 0.001).all()
+
+
+def test_terrain_in_degrees_and_its_raster(tmp_path: Path) -> None:
+    size = 0.0001
+    place = rasterio.Affine(size, 0, 68.25, 0, -size, 43.30)
+    data = np.tile(200.0 + np.arange(200) * 0.1, (150, 1))
+    file = raster(tmp_path / "d.tif", data, crs="EPSG:4326", transform=place)
+    left, bottom = pyproj.Transformer.from_crs(4326, 32642, always_xy=True).transform(
+        68.253, 43.288
     )
-    assert np.abs(holed - grid).max() < 8
+    relief = make_relief(
+        file, "EPSG:32642", (left, bottom, left + 1000, bottom + 900), datum="not stated"
+    )
+    assert relief.heights.min() == pytest.approx(203, abs=0.5)
+    out = write_terrain_raster(relief, "EPSG:32642", tmp_path / "terrain.tif")
+    with rasterio.open(out) as src:
+        assert src.crs.to_epsg() == 32642
+        assert "vertical_datum" in src.tags()
+        xs, ys = src.xy(10, 20)
+        assert src.read(1)[10, 20] == pytest.approx(relief.at(np.array([xs]), np.array([ys]))[0])
+
+
+@pytest.mark.parametrize("crs", ["EPSG:4269+8228", "EPSG:4269+6360"])
+def test_heights_in_feet_are_refused(tmp_path: Path, crs: str) -> None:
+    file = raster(tmp_path / "f.tif", slope(), crs="EPSG:32642")
+    with rasterio.open(file, "r+") as sink:
+        sink.units = ("ft",)
+    with pytest.raises(InputError, match="holds heights in ft"):
+        base_heights(city(), file)
+    place = rasterio.Affine(0.0001, 0, -75.001, 0, -0.0001, 40.001)
+    data = np.full((40, 40), 500.0)
+    file = raster(tmp_path / "c.tif", data, crs=crs, transform=place)
+    there = gpd.GeoDataFrame(
+        {"id": ["way/1"], "kind": ["house"], "parent": [None]},
+        geometry=[shapely.box(-75.0, 40.0, -74.9999, 40.0001)], crs="EPSG:4326",
+    ).to_crs(32618)  # fmt: skip
+    with pytest.raises(InputError, match="foot"):
+        base_heights(there, file)
 
 
 AREA = shapely.Polygon

@@ -195,9 +195,10 @@ def check_cityjson(path: str | Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``objects``, ``vertices``, ``solids``, ``lods`` (number by level), and
-        ``geometry_warnings`` (solids that are open, warped or inside out: number
-        by code of :data:`qala.city.solids.VALID_CODES`).
+        ``objects``, ``vertices``, ``solids``, ``lods`` (number by level),
+        ``terrain_triangles`` (of TINRelief), and ``geometry_warnings`` (solids that are
+        open, warped or inside out: number by code of
+        :data:`qala.city.solids.VALID_CODES`).
 
     Raises
     ------
@@ -218,6 +219,7 @@ def check_cityjson(path: str | Path) -> dict[str, Any]:
     problems = _Limited(file.name)
     total: dict[str, Any] = {
         "objects": 0, "vertices": 0, "solids": 0, "lods": {}, "geometry_warnings": {},
+        "terrain_triangles": 0,
     }  # fmt: skip
     seq = file.suffix == ".jsonl"
     transform: dict[str, Any] | None = None
@@ -255,6 +257,12 @@ def check_cityjson(path: str | Path) -> dict[str, Any]:
         if not problems.found:
             _geometry_counts(document, transform, total)
         total["objects"] += len(document["CityObjects"])
+        total["terrain_triangles"] += sum(
+            len(g["boundaries"])
+            for o in document["CityObjects"].values()
+            if o["type"] == "TINRelief"
+            for g in o.get("geometry", [])
+        )
         total["vertices"] += len(document["vertices"])
     if seq and transform is None and not problems.found:
         problems.add("no header line", 'a first line of type "CityJSON" with the transform')
@@ -525,6 +533,8 @@ def check_twin(folder: str | Path) -> dict[str, Any]:
             problems.add(f"{name} is missing", "a twin written to its end; run qala city again")
     problems.raise_if_any()
     result, ids, solids = _check_gpkg(where / "city.gpkg", problems)
+    triangles = result.get("terrain_triangles", 0)
+    terrain = 1 if triangles else 0
     for name in ("city.city.json", "city.city.jsonl"):
         try:
             found = check_cityjson(where / name)
@@ -534,15 +544,61 @@ def check_twin(folder: str | Path) -> dict[str, Any]:
             continue
         for code, count in found["geometry_warnings"].items():
             problems.add(f"{name}: {count} solids with code {code}", "closed and valid solids")
-        if found["objects"] != len(ids):
-            problems.add(f"{name} holds {found['objects']} objects, city.gpkg {len(ids)}")
+        if found["objects"] - terrain != len(ids):
+            problems.add(f"{name} holds {found['objects'] - terrain} objects, city.gpkg {len(ids)}")
+        if found["terrain_triangles"] != triangles:
+            problems.add(f"{name} holds {found['terrain_triangles']} triangles of terrain, "
+                         f"city.gpkg {triangles}")  # fmt: skip
         if found["solids"] != solids:
             problems.add(f"{name} holds {found['solids']} solids, city.gpkg {solids}")
     tiles = _check_tiles(where / "tiles", ids, problems)
     if tiles["objects"] != solids:
         problems.add(f"the tiles hold {tiles['objects']} objects, city.gpkg {solids} solids")
+    if triangles:
+        _check_terrain(where, problems)
     problems.raise_if_any()
     return {**result, "tiles": tiles["tiles"]}
+
+
+def _check_terrain(where: Path, problems: _Limited) -> None:
+    """Check that the terrain's own tile and raster are there and whole."""
+    import rasterio
+    from rasterio.errors import RasterioIOError
+
+    for name in ("terrain.tif", "terrain/tileset.json", "terrain/terrain.glb"):
+        if not (where / name).is_file():
+            problems.add(f"{name} is missing", "a twin written to its end; run qala city again")
+            return
+    try:
+        with rasterio.open(where / "terrain.tif") as src:
+            src.read(1, window=((0, 1), (0, 1)))
+        document, body = read_glb(where / "terrain" / "terrain.glb")
+    except (InputError, RasterioIOError) as error:
+        problems.add(f"the terrain cannot be read ({error})", "a whole file")
+        return
+    tileset = json.loads((where / "terrain" / "tileset.json").read_text())
+    region = tileset["root"]["boundingVolume"]["region"]
+    place = document["accessors"][document["meshes"][0]["primitives"][0]["attributes"]["POSITION"]]
+    xyz = np.frombuffer(_view(document, body, place["bufferView"]), "<f4").reshape(-1, 3)
+    matrix = np.array(tileset["root"]["transform"]).reshape(4, 4).T
+    if not _contains([a + s for a, s in zip(region, _SLACK, strict=True)], _region(xyz, matrix)):
+        problems.add("terrain.glb: corners lie outside the tile's region")
+
+
+#: float32 offsets move a corner by up to about a centimetre (radians, metres)
+_SLACK = (-2e-9, -2e-9, 2e-9, 2e-9, -0.02, 0.02)
+
+
+def _region(xyz: np.ndarray[Any, Any], matrix: Any) -> list[float]:
+    """Return west, south, east, north (radians), lowest, highest of corners in glTF's axes."""
+    from pyproj import Transformer
+
+    east = np.column_stack([xyz[:, 0], -xyz[:, 2], xyz[:, 1]]).astype(float)
+    earth = east @ matrix[:3, :3].T + matrix[:3, 3]
+    move = Transformer.from_crs("EPSG:4978", "EPSG:4979", always_xy=True)
+    lon, lat, height = move.transform(*earth.T)
+    sides = np.radians([np.min(lon), np.min(lat), np.max(lon), np.max(lat)])
+    return [*sides.tolist(), float(height.min()), float(height.max())]
 
 
 def _check_gpkg(path: Path, problems: _Limited) -> tuple[dict[str, Any], set[str], int]:
@@ -600,9 +656,11 @@ def _check_gpkg(path: Path, problems: _Limited) -> tuple[dict[str, Any], set[str
         problems.add(f"layer buildings: {bad[0]} has code {code} ({len(bad)} in all)",
                      "closed and valid solids")  # fmt: skip
     lods, counts = np.unique(table["lod"].to_numpy(str), return_counts=True)
+    triangles = pyogrio.read_info(path, layer="terrain")["features"] if "terrain" in layers else 0
     issues = pyogrio.read_info(path, layer="issues")["features"] if "issues" in layers else 0
     result = {
         "objects": len(table), "solids": int(solid.sum()), "issues": int(issues),
+        "terrain_triangles": int(triangles),
         "lods": dict(zip(lods.tolist(), counts.tolist(), strict=True)),
     }  # fmt: skip
     return result, ids, int(solid.sum())
@@ -701,8 +759,6 @@ def _view(document: dict[str, Any], body: bytes, number: int) -> bytes:
 
 def _check_glb(path: Path, region: list[float], matrix: Any, problems: _Limited) -> set[str]:
     """Check that a tile's corners lie in its region; return the ids of its objects."""
-    from pyproj import Transformer
-
     if not path.is_file():
         problems.add(f"{path.name} is missing")
         return set()
@@ -732,13 +788,7 @@ def _check_glb(path: Path, region: list[float], matrix: Any, problems: _Limited)
     if corners.max() >= len(xyz) or feature.max() >= len(names):
         problems.add(f"{path.name} points outside its vertices or features")
         return set(names)
-    east = np.column_stack([xyz[:, 0], -xyz[:, 2], xyz[:, 1]]).astype(float)
-    earth = east @ matrix[:3, :3].T + matrix[:3, 3]
-    move = Transformer.from_crs("EPSG:4978", "EPSG:4979", always_xy=True)
-    lon, lat, height = move.transform(*earth.T)
-    box = [*np.radians([np.min(lon), np.min(lat), np.max(lon), np.max(lat)]), height.min(),
-           height.max()]  # fmt: skip
-    slack = [-2e-9, -2e-9, 2e-9, 2e-9, -0.02, 0.02]  # float32 offsets: about a centimetre
-    if not _contains([a + s for a, s in zip(region, slack, strict=True)], box):
+    widened = [a + s for a, s in zip(region, _SLACK, strict=True)]
+    if not _contains(widened, _region(xyz, matrix)):
         problems.add(f"{path.name}: corners lie outside the tile's region")
     return set(names)

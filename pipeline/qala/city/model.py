@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from qala.city.people import PeopleReport
+    from qala.city.relief import Relief
     from qala.city.terrain import Vertical
 
 Issue = tuple[str, str, str, str]
@@ -60,6 +61,8 @@ class Twin:
         Attribution of the sources, carried into every export.
     synthetic
         Whether the city is invented.
+    relief
+        The terrain as a surface; None without one.
     """
 
     name: str
@@ -75,3 +78,4 @@ class Twin:
     timings: dict[str, float] = field(default_factory=dict)
     notice: str = NOTICE
     synthetic: bool = False
+    relief: Relief | None = None

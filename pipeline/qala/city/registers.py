@@ -252,6 +252,10 @@ def _shaped(name: str, rows: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     for field in layer.fields:
         if field.name not in out:
             out[field.name] = np.nan if field.kind == "number" else None
+    import shapely
+
+    # registers lie in the plane; heights stay in city.gpkg
+    out = out.set_geometry(shapely.force_2d(out.geometry.to_numpy()), crs=out.crs)
     return out[[*(f.name for f in layer.fields), out.geometry.name]]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ from qala.messages import catalog, tr
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    import pandas as pd
 
 #: bounds of the height classes, metres, and their colours (ColorBrewer YlOrRd, 7 classes)
 HEIGHT_BREAKS = (0.0, 4.0, 7.0, 10.0, 16.0, 25.0, 40.0, 1000.0)
@@ -32,6 +35,13 @@ GROUND_COLOURS: dict[str, tuple[int, int, int]] = {
     "streets": (255, 255, 255), "railways": (120, 120, 120), "waterways": (120, 175, 215),
 }  # fmt: skip
 
+#: terrain from the lowest to the highest place (hypsometric tints as in atlases)
+TERRAIN_COLOURS = (
+    (172, 208, 165), (198, 218, 170), (222, 225, 178), (236, 220, 178), (222, 196, 156),
+    (205, 176, 142), (190, 168, 150), (226, 222, 218),
+)  # fmt: skip
+CONTOUR_COLOUR = (150, 110, 70)
+
 # QGIS draws each surface where its z says, walls included
 _RENDERER_3D = """ <renderer-3d type="vector">
   <symbol material_type="phong" type="polygon">
@@ -52,8 +62,9 @@ def aliases(columns: Iterable[str], lang: str = "en") -> dict[str, str]:
     return {c: tr(f"city.column.{c}", lang) for c in columns if f"city.column.{c}" in known}
 
 
-def layer_style(name: str, columns: Iterable[str], lang: str = "en") -> str | None:
+def layer_style(name: str, frame: pd.DataFrame, lang: str = "en") -> str | None:
     """Return the QML of a layer, or None where QGIS's own will do."""
+    columns = frame.columns
     from qala.export.styles import categorised, graduated, outline
 
     words = aliases(columns, lang)
@@ -67,6 +78,24 @@ def layer_style(name: str, columns: Iterable[str], lang: str = "en") -> str | No
     if name == "footprints":
         classes = [(c, tr(f"city.class.{c}", lang), rgb) for c, rgb in COLOURS.items()]
         return categorised("class", classes, stroke=(110, 110, 110), stroke_mm=0.1, aliases=words)
+    if name == "terrain":
+        breaks = height_steps(frame["z_mean"])
+        unit = tr("city.page.metres", lang)
+        labels = [f"{a:g}–{b:g} {unit}" for a, b in pairwise(breaks)]
+        qml = graduated(
+            "z_mean", breaks, TERRAIN_COLOURS[: len(labels)], labels, stroke=None, aliases=words
+        )
+        ground = _RENDERER_3D.replace("232,190,120", "222,215,196").replace(
+            'edges color="90,90,90,255" enabled="1"', 'edges color="90,90,90,255" enabled="0"'
+        )
+        return qml.replace("</qgis>", ground + "</qgis>")
+    if name == "contours":
+        kinds = [(k, tr(f"city.contour.{k}", lang), rgb) for k, rgb in (
+            (1, CONTOUR_COLOUR), (0, (205, 180, 150)))]  # fmt: skip
+        text = 'if("main" = 1, format_number("elevation", 0), \'\')'
+        return categorised(
+            "main", kinds, geometry="LineString", stroke_mm=0.18, label=text, aliases=words
+        )
     if name == "networks":
         rows = [(k, tr(f"city.network.{k}", lang), rgb) for k, rgb in NETWORK_COLOURS.items()]
         return categorised(
@@ -85,6 +114,17 @@ def layer_style(name: str, columns: Iterable[str], lang: str = "en") -> str | No
         points = {"stops": (31, 90, 180), "pois": (180, 80, 140), "addresses": (150, 150, 150)}
         return outline(colour=points[name], geometry="Point", stroke_mm=0.1, aliases=words)
     return None
+
+
+def height_steps(values: pd.Series) -> list[float]:
+    """Return bounds of up to eight equal height classes in round metres."""
+    low, high = float(values.min()), float(values.max())
+    count = len(TERRAIN_COLOURS)
+    step = next((s for s in (0.5, 1, 2, 5, 10, 20, 25, 50, 100, 200, 250, 500)
+                 if math.floor(low / s) * s + count * s >= high), 1000)  # fmt: skip
+    first = math.floor(low / step) * step
+    used = max(min(math.ceil((high - first) / step), count), 1)
+    return [first + i * step for i in range(used + 1)]
 
 
 def height_labels(lang: str) -> list[str]:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import geopandas as gpd
     import pyproj
 
+    from qala.city.relief import Relief
+
 log = logging.getLogger("qala")
 
 #: share of the buildings that the terrain must reach
@@ -94,6 +96,12 @@ def describe_vertical(crs: pyproj.CRS | None, declared: str | None = None) -> tu
         known = pyproj.CRS.from_user_input(declared)
         return known.name, False
     return "not stated by the terrain file; heights are used as they are", False
+
+
+def _vertical_unit(crs: pyproj.CRS) -> str:
+    """Return the unit of the heights by the CRS; empty where it tells none."""
+    axes = [a for a in crs.axis_info if a.direction in ("up", "down")]
+    return str(axes[0].unit_name) if axes else ""
 
 
 def _code(crs: pyproj.CRS) -> str:
@@ -181,12 +189,16 @@ def base_heights(
                 raise InputError(f"{terrain} has no CRS", "a georeferenced terrain raster",
                                  "assign it with gdal_edit.py -a_srs")  # fmt: skip
             crs = pyproj.CRS.from_user_input(src.crs.to_wkt())
-            lowest, scale, units = _lowest(table, src, crs), src.scales[0], src.units[0]
+            lowest = _lowest(table, src, crs) * src.scales[0] + src.offsets[0]
+            units = src.units[0] or _vertical_unit(crs)
     except RasterioIOError as error:
         raise InputError(f"{terrain} cannot be read as a raster ({error})", "a GeoTIFF") from error
     if units and units.lower() not in ("m", "metre", "meter", "metres", "meters"):
-        raise InputError(f"{terrain} is in {units}", "metres", "convert it with gdal_calc.py")
-    lowest = lowest * scale
+        raise InputError(
+            f"{terrain} holds heights in {units}", "metres",
+            "convert them, for instance gdal_calc.py -A FILE --calc 'A*0.3048' for feet, and name "
+            "a vertical CRS in metres",
+        )  # fmt: skip
     have = np.isfinite(lowest)
     if have.any() and (np.min(lowest[have]) < LOWEST or np.max(lowest[have]) > HIGHEST):
         raise InputError(
@@ -273,49 +285,25 @@ def _fill(
     return table, issues
 
 
-def height_grid(
-    terrain: str | Path, crs: Any, box: tuple[float, float, float, float], size: int = 129
-) -> np.ndarray[Any, Any]:
-    """Read the terrain of a box as a grid of heights for display.
+def lower_to_relief(table: gpd.GeoDataFrame, relief: Relief) -> gpd.GeoDataFrame:
+    """Lower bases that stand above the smoothed terrain, so that no building floats over it.
 
     Parameters
     ----------
-    terrain
-        GeoTIFF of heights in metres.
-    crs
-        Projected CRS of the box.
-    box
-        left, bottom, right, top, metres.
-    size
-        Points along each side.
-
-    Returns
-    -------
-    numpy.ndarray
-        (size, size), north first, metres; voids take the nearest height.
+    table
+        Buildings with ``base_z``; parts stand on their building's base.
+    relief
+        The terrain that is shown and exported.
     """
-    import rasterio
-    from rasterio.enums import Resampling
-    from rasterio.vrt import WarpedVRT
-    from rasterio.windows import Window
+    import shapely
 
-    left, bottom, right, top = box
-    dx, dy = (right - left) / (size - 1), (top - bottom) / (size - 1)
-    transform = rasterio.Affine(dx, 0, left - dx / 2, 0, -dy, top + dy / 2)
-    with (
-        rasterio.open(terrain) as src,
-        # bilinear with averaging of what is finer than the grid: noise is smoothed
-        WarpedVRT(src, crs=crs, transform=transform, width=size, height=size, add_alpha=False,
-                  resampling=Resampling.bilinear) as warped,
-    ):  # fmt: skip
-        data = warped.read(1, window=Window(0, 0, size, size), masked=True).astype(float)
-    values = np.ma.filled(data, np.nan)
-    void = ~np.isfinite(values)
-    if void.all():
-        return np.zeros_like(values)
-    if void.any():
-        from scipy.ndimage import distance_transform_edt
-
-        nearest = distance_transform_edt(void, return_distances=False, return_indices=True)
-        values = values[tuple(nearest)]
-    return np.asarray(values)
+    shapes = table.geometry.to_numpy()
+    xy, index = shapely.get_coordinates(shapes, return_index=True)
+    ground = relief.at(xy[:, 0], xy[:, 1])
+    least = np.full(len(table), np.inf)
+    np.fmin.at(least, index, ground)
+    base = np.minimum(table["base_z"].to_numpy(float), np.round(least, 3))
+    owner = table["parent"].where(table["parent"].notna(), table["id"])
+    table = table.assign(base_z=base)
+    table["base_z"] = table.groupby(owner.to_numpy(object))["base_z"].transform("min")
+    return table

@@ -18,6 +18,8 @@ from qala.city.heights import ASSUMPTIONS, TYPE_LEVELS
 from qala.city.model import COLUMNS, Issue, Twin
 from qala.city.osm import NOTICE, OsmCity, in_area, local_utm, read_osm, to_crs
 from qala.city.people import spread_people
+from qala.city.relief import ASSUMPTIONS as RELIEF
+from qala.city.relief import contours, drape, facets, ground_box, make_relief
 from qala.city.solar import ASSUMPTIONS as SOLAR
 from qala.city.solids import (
     VALID_CODES,
@@ -29,7 +31,7 @@ from qala.city.solids import (
 )  # fmt: skip
 from qala.city.streets import street_widths, to_points, with_area, with_length
 from qala.city.styles import aliases, layer_style
-from qala.city.terrain import MIN_COVERAGE, base_heights
+from qala.city.terrain import MIN_COVERAGE, base_heights, lower_to_relief
 from qala.errors import InputError
 from qala.messages import tr
 
@@ -181,6 +183,17 @@ def build_twin(
         min_coverage=min_coverage,
     )  # fmt: skip
     issues += found
+    relief = None
+    if terrain is not None:
+        relief = make_relief(
+            terrain, crs, ground_box(tuple(table.total_bounds)), datum=vertical.datum
+        )
+        if relief.filled > 0:
+            issues.append(
+                ("terrain", "terrain", "repaired", f"{relief.filled:.1%} of the ground has no "
+                 "terrain (voids, or beyond its edge); the nearest height stands there")
+            )  # fmt: skip
+        table = lower_to_relief(table, relief)
     clock("terrain")
     solids = make_solids(table)
     triangles = triangulate(solids)
@@ -198,6 +211,9 @@ def build_twin(
     table["valid_from"], table["valid_to"] = day, pd.Series([None] * len(table), dtype="object")
     others, found = _other_layers(layers, move, crs, day)
     issues += found
+    if relief is not None and terrain is not None:
+        others = {k: drape(v, relief, terrain) for k, v in others.items()}
+        others |= {"terrain": facets(relief, crs, day), "contours": contours(relief, crs, day)}
     hull = polygon if polygon is not None else shapely.box(*box)
     there = shapely.transform(
         shapely.segmentize(hull, 0.01), lambda p: np.column_stack(move(p[:, 0], p[:, 1]))
@@ -222,6 +238,7 @@ def build_twin(
         times,
         notice,
         synthetic,
+        relief,
     )
 
 
@@ -361,6 +378,17 @@ def summary(twin: Twin) -> pd.DataFrame:
         add(
             f"height_from_{source}", count / max(solid.sum(), 1), "share", "of objects with a solid"
         )
+    if twin.relief is None:
+        add("terrain", 0, "flag", "none given: the base of the city is flat, at 0")
+    else:
+        r = twin.relief
+        add("terrain", 1, "flag", f"{r.source}; datum: {r.datum}")
+        add("terrain_min", r.vertices[:, 2].min(), "m")
+        add("terrain_max", r.vertices[:, 2].max(), "m")
+        add("terrain_triangles", len(r.triangles), "count")
+        add("terrain_error", r.max_error, "m", "largest distance of the triangles from the "
+            "smoothed heights")  # fmt: skip
+        add("terrain_filled", r.filled, "share", "of the ground, from the nearest height")
     height, volume = table.loc[solid, "height"], table.loc[solid, "volume"]
     add("height_median", height.median(), "m")
     add("height_max", height.max(), "m")
@@ -408,6 +436,7 @@ def assumptions_table() -> pd.DataFrame:
     rows = [(k, a.value, a.unit, a.source) for k, a in ASSUMPTIONS.items()]
     practice = "practice of OSM2World and VoxCity: outbuildings one level, houses two"
     rows += [(f"solar: {k}", a.value, a.unit, a.source) for k, a in SOLAR.items()]
+    rows += [(f"terrain: {k}", a.value, a.unit, a.source) for k, a in RELIEF.items()]
     rows += [(f"levels of building={k}", v, "levels", practice) for k, v in TYPE_LEVELS.items()]
     return pd.DataFrame(rows, columns=["name", "value", "unit", "source"])
 
@@ -436,8 +465,8 @@ def write_gpkg(twin: Twin, path: str | Path, *, lang: str = "en", changes: Any =
     layers = {
         name: Layer(
             frame, title=tr(f"city.layer.{name}", lang),
-            style=layer_style(name, frame.columns, lang),
-            description=_DESCRIPTIONS.get(name, ""), aliases=aliases(frame.columns, lang),
+            style=layer_style(name, frame, lang),
+            description=_described(name, twin), aliases=aliases(frame.columns, lang),
         )
         for name, frame in data.items()
     }  # fmt: skip
@@ -457,12 +486,19 @@ def write_gpkg(twin: Twin, path: str | Path, *, lang: str = "en", changes: Any =
     )  # fmt: skip
 
 
+def _described(name: str, twin: Twin) -> str:
+    text = _DESCRIPTIONS.get(name, "")
+    return f"{text}. Heights: {twin.vertical.datum}" if name in ("terrain", "contours") else text
+
+
 def _footprints(table: gpd.GeoDataFrame, keep: list[str]) -> gpd.GeoDataFrame:
     return table[[*keep, "geometry"]]
 
 
 _DESCRIPTIONS = {
     "buildings": "Surfaces of each building's solid; areas are measured on layer footprints",
+    "terrain": "Terrain as triangles: smoothed heights, with slope and aspect in degrees",
+    "contours": "Contours of the smoothed terrain, every fifth is main",
     "footprints": "Outlines of buildings and parts in the plane",
     "history": "Earlier versions of objects, with the day they ended in valid_to",
     "changes": "Created, changed, merged, split and abolished objects of each run",
@@ -502,7 +538,8 @@ def city_flow(
         OpenStreetMap extract.
     out
         Folder for ``city.gpkg, registers.gpkg, city.city.json, city.city.jsonl,
-        tiles/tileset.json, web/index.html, index3d.*, summary.csv``.
+        tiles/tileset.json, web/index.html, index3d.*, summary.csv`` and, with terrain,
+        ``terrain.tif, terrain/tileset.json``.
     bbox, area, terrain, heights, population, undulation, vertical_datum, min_coverage, date, name,
     clear_sky_index, notice, synthetic
         See :func:`build_twin`.
@@ -564,7 +601,7 @@ def city_flow(
     # GDAL writes while Python encodes the other formats
     with ThreadPoolExecutor(1) as pool:
         job = pool.submit(geopackages)
-        tiles = _other_exports(twin, folder, tell, clock, terrain=terrain, lang=lang)
+        tiles = _other_exports(twin, folder, tell, clock, lang=lang)
         job.result()
     clock("geopackage, the rest of it")
     kinds = np.unique(twin.buildings["lod"].to_numpy(str), return_counts=True)
@@ -584,19 +621,21 @@ def city_flow(
 
 def _other_exports(
     twin: Twin, folder: Path, tell: Callable[[str], None], clock: Callable[[str], None], *,
-    terrain: str | Path | None, lang: str,
+    lang: str,
 ) -> Any:  # fmt: skip
     """Write everything but the GeoPackages; return what was done to the tiles."""
     from qala.city.index import write_index
+    from qala.city.relief import write_terrain_raster
     from qala.export.cityjson import write_cityjson
+    from qala.export.terrain3d import write_terrain_tiles
     from qala.export.tiles3d import write_tiles
-    from qala.export.web import write_web
+    from qala.export.web import ground_picture, write_web
 
     tell("writing CityJSON")
     title = tr("city.title", lang, name=twin.name)
     write_cityjson(
         twin.buildings, twin.solids, folder / "city.city.json", folder / "city.city.jsonl",
-        title=title, attribution=twin.notice,
+        title=title, attribution=twin.notice, relief=twin.relief,
     )  # fmt: skip
     clock("cityjson")
     tell("writing 3D Tiles")
@@ -606,8 +645,18 @@ def _other_exports(
     )  # fmt: skip
     clock("tiles")
     tell("writing the page")
-    write_web(twin, folder / "web", tiles=folder / "tiles", terrain=terrain, lang=lang)
+    picture = ground_picture(twin)
+    write_web(twin, folder / "web", tiles=folder / "tiles", picture=picture, lang=lang)
     clock("web")
+    write_terrain_tiles(
+        twin.relief, twin.buildings.crs, folder / "terrain", picture=picture,
+        to_ellipsoid=twin.vertical.to_ellipsoid, extras=_extras(twin),
+    )  # fmt: skip
+    if twin.relief is None:
+        (folder / "terrain.tif").unlink(missing_ok=True)
+    else:
+        write_terrain_raster(twin.relief, twin.buildings.crs, folder / "terrain.tif")
+    clock("terrain, written")
     write_index(twin.buildings, twin.solids, folder)
     clock("index")
     work = folder / ".summary.csv.part"

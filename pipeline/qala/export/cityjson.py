@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qala.city.relief import TERRAIN, Relief
 from qala.city.solids import PLATE, SCALE, SURFACES, Solids
 from qala.errors import InputError
 
@@ -55,6 +56,7 @@ def write_cityjson(
     *,
     title: str = "",
     attribution: str = "",
+    relief: Relief | None = None,
 ) -> None:
     """Write the buildings as one CityJSON file and as CityJSONSeq.
 
@@ -73,6 +75,8 @@ def write_cityjson(
         Title in the metadata.
     attribution
         Notice of the sources, kept in the title.
+    relief
+        The terrain, written as one TINRelief.
 
     Raises
     ------
@@ -96,19 +100,42 @@ def write_cityjson(
     v = solids.vertices
     low = v.min(axis=0) if len(v) else np.zeros(3, np.int64)
     high = v.max(axis=0) if len(v) else low
+    ground = _ground(relief)
+    if ground is not None:
+        low, high = np.minimum(low, ground.min(axis=0)), np.maximum(high, ground.max(axis=0))
     head = _head(code, low, high, title, attribution)
     targets = [Path(path)] + ([Path(seq_path)] if seq_path else [])
     works = [t.with_name(f".{t.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}") for t in targets]
     try:
         with _no_collector():
-            _write_whole(works[0], head, table, solids, low)
+            _write_whole(works[0], head, table, solids, low, relief)
             if seq_path:
-                _write_seq(works[1], head, table, solids, low)
+                _write_seq(works[1], head, table, solids, low, relief)
         for work, target in zip(works, targets, strict=True):
             work.replace(target)
     finally:
         for work in works:
             work.unlink(missing_ok=True)
+
+
+def _ground(relief: Relief | None) -> Array | None:
+    """Return the terrain's vertices in whole millimetres."""
+    return None if relief is None else np.rint(relief.vertices * SCALE).astype(np.int64)
+
+
+def _terrain(relief: Relief, first: int) -> dict[str, Any]:
+    """Return the terrain as a city object whose vertices begin at ``first``."""
+    corners = (relief.triangles + first)[:, None, :]
+    return {
+        "type": "TINRelief",
+        "attributes": {
+            "verticalDatum": relief.datum, "source": relief.source, "maxError": relief.max_error,
+            "filledShare": round(relief.filled, 4),
+        },
+        "geometry": [
+            {"type": "CompositeSurface", "lod": "1", "boundaries": corners.tolist()}
+        ],
+    }  # fmt: skip
 
 
 def _head(code: int, low: Array, high: Array, title: str, attribution: str) -> dict[str, Any]:
@@ -242,8 +269,9 @@ def _chunks(table: gpd.GeoDataFrame) -> Iterator[tuple[int, int]]:
 
 
 def _write_whole(
-    work: Path, head: dict[str, Any], table: gpd.GeoDataFrame, solids: Solids, low: Array
-) -> None:
+    work: Path, head: dict[str, Any], table: gpd.GeoDataFrame, solids: Solids, low: Array,
+    relief: Relief | None,
+) -> None:  # fmt: skip
     import msgspec
 
     encode = msgspec.json.encode
@@ -263,6 +291,10 @@ def _write_whole(
             )
             sink.write(comma + text)
             comma = b",\n"
+        if relief is not None:
+            item = _terrain(relief, len(found))
+            sink.write(comma + encode(TERRAIN) + b":" + encode(item))
+            found = np.vstack([found, np.rint(relief.vertices * SCALE).astype(np.int64)])
         sink.write(b'},\n"vertices":[')
         for start in range(0, len(found), 200_000):
             block = encode((found[start : start + 200_000] - low).tolist())
@@ -271,8 +303,9 @@ def _write_whole(
 
 
 def _write_seq(
-    work: Path, head: dict[str, Any], table: gpd.GeoDataFrame, solids: Solids, low: Array
-) -> None:
+    work: Path, head: dict[str, Any], table: gpd.GeoDataFrame, solids: Solids, low: Array,
+    relief: Relief | None,
+) -> None:  # fmt: skip
     import msgspec
 
     encode = msgspec.json.encode
@@ -313,6 +346,13 @@ def _write_seq(
                     objects = {}
                     group += 1
             sink.write(b"\n".join(lines) + b"\n")
+        ground = _ground(relief)
+        if relief is not None and ground is not None:
+            feature_of = {
+                "type": "CityJSONFeature", "id": TERRAIN,
+                "CityObjects": {TERRAIN: _terrain(relief, 0)}, "vertices": (ground - low).tolist(),
+            }  # fmt: skip
+            sink.write(encode(feature_of) + b"\n")
 
 
 def _index_solids(solids: Solids) -> Array:

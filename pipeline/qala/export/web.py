@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qala.city.classes import COLOURS
+from qala.city.relief import ground_box
 from qala.city.styles import (
     GROUND_COLOURS,
     HEIGHT_BREAKS,
@@ -29,6 +30,7 @@ from qala.city.styles import (
 from qala.errors import InputError, TemporaryError
 from qala.export._earth import ecef, enu, inverse
 from qala.export._files import replace_file
+from qala.export.terrain3d import texture_places
 from qala.export.tiles3d import pack_tiles
 from qala.messages import tr
 
@@ -38,15 +40,14 @@ if TYPE_CHECKING:
 log = logging.getLogger("qala")
 
 Array = np.ndarray[Any, Any]
+Box = tuple[float, float, float, float]
 
 #: longest side of the picture on the ground, pixels (every WebGL 2 device takes 4096)
 PICTURE = 4096
 #: finest ground pixel, metres
 FINEST = 0.5
-#: points of the ground's grid along a side: flat, and over terrain
-FLAT_GRID, TERRAIN_GRID = 33, 257
-#: margin of the ground around the buildings, share of the longer side
-MARGIN = 0.06
+#: points of the flat ground's grid along a side
+FLAT_GRID = 33
 
 _BACKGROUND = (233, 231, 224)
 _LANDUSE: dict[str, tuple[int, int, int]] = {
@@ -57,7 +58,7 @@ _LANDUSE: dict[str, tuple[int, int, int]] = {
 
 
 def write_web(
-    twin: Twin, folder: str | Path, *, tiles: str | Path, terrain: str | Path | None = None,
+    twin: Twin, folder: str | Path, *, tiles: str | Path, picture: bytes | None = None,
     lang: str = "en",
 ) -> Path:  # fmt: skip
     """Write ``index.html`` and what it needs into a folder beside the tiles.
@@ -70,8 +71,8 @@ def write_web(
         Folder of the page; the tiles must lie in ``../tiles``.
     tiles
         Folder of the tileset.
-    terrain
-        GeoTIFF of terrain heights under the page's ground, metres.
+    picture
+        PNG of the ground (:func:`ground_picture`); made here where None.
     lang
         Language of the page: en, ru or kk.
 
@@ -83,9 +84,9 @@ def write_web(
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     viewer = Path(__file__).parent / "viewer"
-    box = _ground_box(twin)
+    box = ground_box(twin.buildings.total_bounds)
     frame, config = _config(twin, box, lang)
-    ground = _ground(twin, box, frame, terrain)
+    ground = _ground(twin, box, frame, picture or ground_picture(twin))
     replace_file(
         target / "ground.js", b"window.QALA_GROUND=" + json.dumps(ground).encode() + b";\n"
     )
@@ -115,15 +116,7 @@ def write_web(
     return target / "index.html"
 
 
-def _ground_box(twin: Twin) -> tuple[float, float, float, float]:
-    left, bottom, right, top = twin.buildings.total_bounds
-    edge = max(right - left, top - bottom) * MARGIN + 30.0
-    return left - edge, bottom - edge, right + edge, top + edge
-
-
-def _config(
-    twin: Twin, box: tuple[float, float, float, float], lang: str
-) -> tuple[Array, dict[str, Any]]:
+def _config(twin: Twin, box: Box, lang: str) -> tuple[Array, dict[str, Any]]:
     """Return the matrix from the page's axes to earth-centred ones, and the configuration."""
     from pyproj import Transformer
 
@@ -191,35 +184,46 @@ def _home(twin: Twin, centre: Place) -> tuple[Place, float, Place, float]:
     return middle, span * 1.3, start, 2400.0
 
 
-def _ground(
-    twin: Twin, box: tuple[float, float, float, float], frame: Array, terrain: str | Path | None
-) -> dict[str, Any]:
-    """Return the ground's grid of points in page axes and its picture."""
+def _ground(twin: Twin, box: Box, frame: Array, picture: bytes) -> dict[str, str]:
+    """Return the ground's corners in page axes, its triangles, and its picture."""
     from pyproj import Transformer
 
-    from qala.city.terrain import height_grid
-
-    size = TERRAIN_GRID if terrain is not None else FLAT_GRID
-    x = np.linspace(box[0], box[2], size)
-    y = np.linspace(box[3], box[1], size)
-    xx, yy = np.meshgrid(x, y)
-    if terrain is not None:
-        z = height_grid(terrain, twin.buildings.crs, box, size).ravel()
-    else:
-        z = np.zeros(xx.size)
+    if twin.relief is not None:
+        x, y, z = twin.relief.vertices.T
+        triangles, uv = twin.relief.triangles, texture_places(twin.relief)
+    else:  # flat, but bent as the Earth is
+        steps = np.linspace(0.0, 1.0, FLAT_GRID)
+        across, down = (v.ravel() for v in np.meshgrid(steps, steps))
+        x = box[0] + across * (box[2] - box[0])
+        y = box[3] - down * (box[3] - box[1])
+        z = np.full(x.size, float(twin.buildings["base_z"].min()))
+        first = (np.arange(FLAT_GRID - 1) + FLAT_GRID * np.arange(FLAT_GRID - 1)[:, None]).ravel()
+        a, b, c, d = first, first + FLAT_GRID, first + 1, first + FLAT_GRID + 1
+        triangles = np.vstack([np.column_stack([a, b, c]), np.column_stack([c, b, d])])
+        uv = np.column_stack([across, down])
     move = Transformer.from_crs(twin.buildings.crs, "EPSG:4326", always_xy=True)
-    lon, lat = move.transform(xx.ravel(), yy.ravel())
+    lon, lat = move.transform(x, y)
     xyz = ecef(np.radians(lon), np.radians(lat), z + twin.vertical.to_ellipsoid - 0.05)
     local = (xyz - frame[:3, 3]) @ frame[:3, :3]
-    positions = np.column_stack([local[:, 0], local[:, 2], -local[:, 1]]).astype("<f4")
+    place = np.column_stack([local[:, 0], local[:, 2], -local[:, 1]])
+
+    def packed(values: Array, kind: str) -> str:
+        return base64.b64encode(np.ascontiguousarray(values).astype(kind).tobytes()).decode()
+
     return {
-        "size": size,
-        "positions": base64.b64encode(positions.tobytes()).decode(),
-        "image": base64.b64encode(_picture(twin, box)).decode(),
+        "positions": packed(place, "<f4"),
+        "triangles": packed(triangles, "<u4"),
+        "uv": packed(uv, "<f4"),
+        "image": base64.b64encode(picture).decode(),
     }
 
 
-def _picture(twin: Twin, box: tuple[float, float, float, float]) -> bytes:
+def ground_picture(twin: Twin) -> bytes:
+    """Return a PNG of land use, green, water and streets as seen from above, north up."""
+    return _picture(twin, ground_box(twin.buildings.total_bounds))
+
+
+def _picture(twin: Twin, box: Box) -> bytes:
     """Return a PNG of land use, green, water and streets as seen from above."""
     import shapely
     from rasterio.features import rasterize

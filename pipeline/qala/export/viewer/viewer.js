@@ -163,30 +163,12 @@ function onDispose( { scene: root } ) {
 function addGround() {
 
 	const ground = window.QALA_GROUND;
-	const bytes = bytesOf( ground.positions );
-	const positions = new Float32Array( bytes.buffer );
-	const n = ground.size;
-	const uv = new Float32Array( 2 * n * n );
-	const index = new Uint32Array( 6 * ( n - 1 ) * ( n - 1 ) );
-	let at = 0;
-	for ( let r = 0; r < n; r ++ ) for ( let c = 0; c < n; c ++ ) {
-
-		uv[ 2 * ( r * n + c ) ] = c / ( n - 1 );
-		uv[ 2 * ( r * n + c ) + 1 ] = 1 - r / ( n - 1 );
-		if ( r < n - 1 && c < n - 1 ) {
-
-			const a = r * n + c;
-			index.set( [ a, a + n, a + 1, a + 1, a + n, a + n + 1 ], at );
-			at += 6;
-
-		}
-
-	}
-
 	const geometry = new BufferGeometry();
-	geometry.setAttribute( 'position', new BufferAttribute( positions, 3 ) );
+	geometry.setAttribute( 'position', new BufferAttribute( new Float32Array( bytesOf( ground.positions ).buffer ), 3 ) );
+	// the picture's first row is its northernmost
+	const uv = new Float32Array( bytesOf( ground.uv ).buffer ).map( ( v, i ) => i % 2 ? 1 - v : v );
 	geometry.setAttribute( 'uv', new BufferAttribute( uv, 2 ) );
-	geometry.setIndex( new BufferAttribute( index, 1 ) );
+	geometry.setIndex( new BufferAttribute( new Uint32Array( bytesOf( ground.triangles ).buffer ), 1 ) );
 	geometry.computeVertexNormals();
 	const texture = new TextureLoader().load( 'data:image/png;base64,' + ground.image, draw );
 	texture.colorSpace = SRGBColorSpace;
