@@ -16,6 +16,10 @@ GROUND, WALL, ROOF = 0, 1, 2
 PLATE, PRISM, GABLED, HIPPED, PYRAMIDAL, SKILLION, DOME = -1, 0, 1, 2, 3, 4, 5
 #: rings of a dome between eaves and top
 DOME_RINGS = 4
+#: vertices up to which a solid's half-edges are counted in a table
+FEW = 64
+#: corners up to which an outline without holes is cut here, and not by earcut
+CLIPPED = 64
 
 
 @njit(cache=True, nogil=True)
@@ -36,23 +40,105 @@ def orient(xy, ring_offsets, poly_offsets):
 
 
 @njit(cache=True, nogil=True)
-def revisits(xy, ring_offsets, poly_offsets):
-    """Tell which outlines of open rings visit a point more than once."""
-    out = np.zeros(len(poly_offsets) - 1, np.bool_)
-    for p in range(len(out)):
-        a, b = ring_offsets[poly_offsets[p]], ring_offsets[poly_offsets[p + 1]]
-        if b - a <= 24:
-            for i in range(a, b):
-                for j in range(a, i):
-                    if xy[i, 0] == xy[j, 0] and xy[i, 1] == xy[j, 1]:
-                        out[p] = True
-        else:
+def _inside(xy, a, b, x, y):
+    """Tell whether the open ring a:b holds a point that lies on none of its edges."""
+    odd = False
+    j = b - 1
+    for i in range(a, b):
+        if (xy[i, 1] > y) != (xy[j, 1] > y):
+            # which side of the edge, by whole numbers
+            turn = (xy[j, 0] - xy[i, 0]) * (y - xy[i, 1]) - (x - xy[i, 0]) * (xy[j, 1] - xy[i, 1])
+            if (turn > 0) == (xy[j, 1] > xy[i, 1]):
+                odd = not odd
+        j = i
+    return odd
+
+
+@njit(cache=True, nogil=True)
+def _side(xy, a, b, c):
+    """Sign of the turn a, b, c."""
+    turn = (xy[b, 0] - xy[a, 0]) * (xy[c, 1] - xy[a, 1]) - (xy[b, 1] - xy[a, 1]) * (
+        xy[c, 0] - xy[a, 0]
+    )
+    return 1 if turn > 0 else (-1 if turn < 0 else 0)
+
+
+@njit(cache=True, nogil=True)
+def _between(xy, a, b, c):
+    """Tell whether c lies in the box of a and b."""
+    return min(xy[a, 0], xy[b, 0]) <= xy[c, 0] <= max(xy[a, 0], xy[b, 0]) and min(
+        xy[a, 1], xy[b, 1]
+    ) <= xy[c, 1] <= max(xy[a, 1], xy[b, 1])
+
+
+@njit(cache=True, nogil=True)
+def sound(xy, ring_offsets, poly_offsets, most, out):
+    """Tell outlines apart: 1 touches itself nowhere, 0 crosses itself or repeats, 2 to be asked.
+
+    Asked of GEOS are outlines of more than ``most`` corners and those whose corner lies on
+    another edge.
+    """
+    nxt = np.empty(most, np.int64)
+    for p in range(len(poly_offsets) - 1):
+        first, last = poly_offsets[p], poly_offsets[p + 1]
+        a, b = ring_offsets[first], ring_offsets[last]
+        m = b - a
+        state = 1
+        for r in range(first, last):
+            if ring_offsets[r + 1] - ring_offsets[r] < 3:
+                state = 0
+        if state == 0:
+            out[p] = 0
+            continue
+        if m > most:
+            out[p] = 2
             # millimetres of an outline fit in 32 bits (4,000 km)
             key = np.sort((xy[a:b, 0] - xy[a, 0]) * (1 << 32) + (xy[a:b, 1] - xy[a, 1]))
-            for i in range(1, b - a):
+            for i in range(1, m):
                 if key[i] == key[i - 1]:
-                    out[p] = True
-    return out
+                    out[p] = 0
+            continue
+        for r in range(first, last):
+            for i in range(ring_offsets[r], ring_offsets[r + 1] - 1):
+                nxt[i - a] = i + 1
+            nxt[ring_offsets[r + 1] - 1 - a] = ring_offsets[r]
+        for i in range(a, b):
+            i1 = nxt[i - a]
+            x0, x1 = min(xy[i, 0], xy[i1, 0]), max(xy[i, 0], xy[i1, 0])
+            y0, y1 = min(xy[i, 1], xy[i1, 1]), max(xy[i, 1], xy[i1, 1])
+            for j in range(i + 1, b):
+                j1 = nxt[j - a]
+                if (
+                    max(xy[j, 0], xy[j1, 0]) < x0 or min(xy[j, 0], xy[j1, 0]) > x1
+                    or max(xy[j, 1], xy[j1, 1]) < y0 or min(xy[j, 1], xy[j1, 1]) > y1
+                ):  # fmt: skip
+                    continue
+                if xy[i, 0] == xy[j, 0] and xy[i, 1] == xy[j, 1]:
+                    state = 0
+                    break
+                if j == i1 or j1 == i:
+                    continue  # straight corners and spikes were dropped before
+                s0, s1 = _side(xy, i, i1, j), _side(xy, i, i1, j1)
+                t0, t1 = _side(xy, j, j1, i), _side(xy, j, j1, i1)
+                if s0 * s1 < 0 and t0 * t1 < 0:
+                    state = 0
+                    break
+                if (
+                    (s0 == 0 and _between(xy, i, i1, j)) or (s1 == 0 and _between(xy, i, i1, j1))
+                    or (t0 == 0 and _between(xy, j, j1, i)) or (t1 == 0 and _between(xy, j, j1, i1))
+                ):  # fmt: skip
+                    state = 2
+            if state == 0:
+                break
+        if state == 1:
+            for r in range(first + 1, last):
+                x, y = xy[ring_offsets[r], 0], xy[ring_offsets[r], 1]
+                if not _inside(xy, a, ring_offsets[first + 1], x, y):
+                    state = 0
+                for q in range(first + 1, last):
+                    if q != r and _inside(xy, ring_offsets[q], ring_offsets[q + 1], x, y):
+                        state = 0
+        out[p] = state
 
 
 @njit(cache=True, nogil=True)
@@ -341,6 +427,12 @@ def build(xy, ro, po, kinds, z0, ze, z1, direction, across,
 @njit(cache=True, nogil=True)
 def check(v, vo, so, ring_offsets, index_offsets, indices, kinds, planar, codes):
     """Write the first fault of each solid: rings, planes, half-edges, volume."""
+    low = np.empty(3, np.int64)
+    few = np.empty(FEW, np.int64)
+    names = np.empty(FEW, np.int64)
+    # times each half-edge of a small solid is walked
+    walked = np.zeros(FEW * FEW, np.uint8)
+    none = np.empty(0, np.int64)
     for s in range(len(kinds)):
         codes[s] = 0
         if kinds[s] < PRISM:
@@ -348,25 +440,34 @@ def check(v, vo, so, ring_offsets, index_offsets, indices, kinds, planar, codes)
         base, n = vo[s], vo[s + 1] - vo[s]
         r0, r1 = ring_offsets[so[s]], ring_offsets[so[s + 1]]
         # one name for each place, whichever vertices stand there
-        low = np.empty(3, np.int64)
+        small = n <= FEW
         for d in range(3):
             low[d] = v[base, d]
             for i in range(n):
                 low[d] = min(low[d], v[base + i, d])
-        key = np.empty(n, np.int64)
+        key = few if small else np.empty(n, np.int64)
         for i in range(n):
             key[i] = (((v[base + i, 0] - low[0]) << 42) | ((v[base + i, 1] - low[1]) << 21)
                       | (v[base + i, 2] - low[2]))  # fmt: skip
-        order = np.argsort(key)
-        name = np.empty(n, np.int64)
-        count = 0
-        for i in range(n):
-            if i > 0 and key[order[i]] != key[order[i - 1]]:
-                count += 1
-            name[order[i]] = count
         e0, e1 = index_offsets[r0], index_offsets[r1]
-        edge = np.empty(e1 - e0, np.int64)
-        back = np.empty(e1 - e0, np.int64)
+        if small:
+            name, edge, back = names, none, none
+            for i in range(n):
+                name[i] = i
+                for j in range(i):
+                    if key[j] == key[i]:
+                        name[i] = j
+                        break
+        else:
+            order = np.argsort(key)
+            name = np.empty(n, np.int64)
+            count = 0
+            for i in range(n):
+                if i > 0 and key[order[i]] != key[order[i - 1]]:
+                    count += 1
+                name[order[i]] = count
+            edge = np.empty(e1 - e0, np.int64)
+            back = np.empty(e1 - e0, np.int64)
         volume = 0.0
         worst = 0.0
         for f in range(so[s], so[s + 1]):
@@ -383,8 +484,11 @@ def check(v, vo, so, ring_offsets, index_offsets, indices, kinds, planar, codes)
                         break
                     if name[p] == name[q]:
                         codes[s] = 102
-                    edge[q0 - e0 + i] = name[p] * n + name[q]
-                    back[q0 - e0 + i] = name[q] * n + name[p]
+                    if small:
+                        walked[name[p] * n + name[q]] = min(walked[name[p] * n + name[q]] + 1, 9)
+                    else:
+                        edge[q0 - e0 + i] = name[p] * n + name[q]
+                        back[q0 - e0 + i] = name[q] * n + name[p]
                     px, py, pz = (float(v[base + p, 0] - low[0]), float(v[base + p, 1] - low[1]),
                                   float(v[base + p, 2] - low[2]))  # fmt: skip
                     qx, qy, qz = (float(v[base + q, 0] - low[0]), float(v[base + q, 1] - low[1]),
@@ -410,18 +514,27 @@ def check(v, vo, so, ring_offsets, index_offsets, indices, kinds, planar, codes)
                         + (float(v[base + p, 1] - low[1]) - oy) * ny
                         + (float(v[base + p, 2] - low[2]) - oz) * nz)  # fmt: skip
                 worst = max(worst, abs(away) / size)
-        if codes[s]:
-            continue
-        if worst > planar:
+        if codes[s] == 0 and worst > planar:
             codes[s] = 203
-            continue
-        edge.sort()
-        back.sort()
-        for i in range(len(edge)):
-            if i > 0 and edge[i] == edge[i - 1]:
-                codes[s] = 303
-            elif edge[i] != back[i] and codes[s] == 0:
-                codes[s] = 302
+        if small:
+            judge = codes[s] == 0
+            for r in range(r0, r1):
+                q0, m = index_offsets[r], index_offsets[r + 1] - index_offsets[r]
+                for i in range(m if judge else 0):
+                    p, q = name[indices[q0 + i]], name[indices[q0 + (i + 1) % m]]
+                    if walked[p * n + q] > 1:
+                        codes[s] = 303
+                    elif walked[q * n + p] != 1 and codes[s] == 0:
+                        codes[s] = 302
+            walked[: n * n] = 0
+        elif codes[s] == 0:
+            edge.sort()
+            back.sort()
+            for i in range(len(edge)):
+                if i > 0 and edge[i] == edge[i - 1]:
+                    codes[s] = 303
+                elif edge[i] != back[i] and codes[s] == 0:
+                    codes[s] = 302
         if codes[s] == 0 and volume <= 0:
             codes[s] = 405
 
@@ -455,51 +568,163 @@ def volumes(v, vo, so, ring_offsets, index_offsets, indices, kinds, out, roofs, 
 
 
 @njit(cache=True, nogil=True)
-def fans(v, vo, so, ring_offsets, index_offsets, indices, tri, tri_surface, needs):
-    """Cut convex surfaces into fans; leave room for the others and mark them."""
+def _turn(v, a, b, c):
+    """Twice the area of a triangle of vertices seen from above; positive when it turns left."""
+    return (v[b, 0] - v[a, 0]) * (v[c, 1] - v[a, 1]) - (v[b, 1] - v[a, 1]) * (v[c, 0] - v[a, 0])
+
+
+@njit(cache=True, nogil=True)
+def _clip(v, base, n, after, before, out):
+    """Cut the simple left-turning ring base:base + n into triangles by clipping ears.
+
+    Whole numbers, so that every triangle has area and no corner is lost; returns
+    how many were found (n - 2 but where the ring touches itself).
+    """
+    for i in range(n):
+        after[i], before[i] = (i + 1) % n, (i + n - 1) % n
+    left, found, at, tried = n, 0, 0, 0
+    while left > 3 and tried < left:
+        p, q = before[at], after[at]
+        ear = _turn(v, base + p, base + at, base + q) > 0
+        k = after[q]
+        while ear and k != p:
+            # only a corner that turns right can lie in the ear
+            if (
+                _turn(v, base + before[k], base + k, base + after[k]) <= 0
+                and _turn(v, base + q, base + p, base + k) >= 0
+                and _turn(v, base + p, base + at, base + k) >= 0
+                and _turn(v, base + at, base + q, base + k) >= 0
+            ):
+                ear = False
+            k = after[k]
+        if ear:
+            out[found, 0], out[found, 1], out[found, 2] = p, at, q
+            found += 1
+            after[p], before[q] = q, p
+            left -= 1
+            tried = 0
+            at = after[q]  # not the neighbour: triangles stay rounder
+        else:
+            at = q
+            tried += 1
+    if left == 3 and _turn(v, base + before[at], base + at, base + after[at]) > 0:
+        out[found, 0], out[found, 1], out[found, 2] = before[at], at, after[at]
+        found += 1
+    return found
+
+
+@njit(cache=True, nogil=True)
+def triangles(v, vo, so, ring_offsets, index_offsets, indices, kinds, types, tri, offsets, needs):
+    """Cut every surface into triangles; leave room for outlines with holes and mark them.
+
+    Grounds, and the roofs over them, are cut in the plane; walls are convex.
+    """
+    cut = np.empty((CLIPPED, 3), np.int64)
+    after, before = np.empty(CLIPPED, np.int64), np.empty(CLIPPED, np.int64)
     t = 0
+    offsets[0] = 0
     for s in range(len(vo) - 1):
         base = vo[s]
+        needs[s] = -1
+        lid = kinds[s] == PRISM or kinds[s] == SKILLION
         for f in range(so[s], so[s + 1]):
             r0, r1 = ring_offsets[f], ring_offsets[f + 1]
-            q0, m = index_offsets[r0], index_offsets[r0 + 1] - index_offsets[r0]
-            total = index_offsets[r1] - q0
-            fan = r1 - r0 == 1
-            if fan and m > 3:
-                nx, ny, nz = 0.0, 0.0, 0.0
-                for i in range(m):
-                    p, q = base + indices[q0 + i], base + indices[q0 + (i + 1) % m]
-                    px, py, pz = (float(v[p, 0] - v[base, 0]), float(v[p, 1] - v[base, 1]),
-                                  float(v[p, 2] - v[base, 2]))  # fmt: skip
-                    qx, qy, qz = (float(v[q, 0] - v[base, 0]), float(v[q, 1] - v[base, 1]),
-                                  float(v[q, 2] - v[base, 2]))  # fmt: skip
-                    nx += py * qz - pz * qy
-                    ny += pz * qx - px * qz
-                    nz += px * qy - py * qx
-                for i in range(m):
-                    p = base + indices[q0 + i]
-                    q = base + indices[q0 + (i + 1) % m]
-                    w = base + indices[q0 + (i + 2) % m]
-                    ax, ay, az = (float(v[q, 0] - v[p, 0]), float(v[q, 1] - v[p, 1]),
-                                  float(v[q, 2] - v[p, 2]))  # fmt: skip
-                    bx, by, bz = (float(v[w, 0] - v[q, 0]), float(v[w, 1] - v[q, 1]),
-                                  float(v[w, 2] - v[q, 2]))  # fmt: skip
-                    turn = ((ay * bz - az * by) * nx + (az * bx - ax * bz) * ny
-                            + (ax * by - ay * bx) * nz)  # fmt: skip
-                    if turn <= 0:
-                        fan = False
-                        break
-                # a ring may turn left everywhere and still wind twice; outlines are simple
-            count = total + 2 * (r1 - r0 - 1) - 2
-            needs[f] = -1 if fan else t
-            for i in range(count):
-                tri_surface[t] = f
-                if fan:
-                    tri[t, 0] = q0
-                    tri[t, 1] = q0 + i + 1
-                    tri[t, 2] = q0 + i + 2
-                t += 1
+            q0, m = index_offsets[r0], index_offsets[r1] - index_offsets[r0]
+            if f == so[s]:
+                count = m + 2 * (r1 - r0 - 1) - 2
+                found = 0
+                if r1 - r0 == 1 and m <= CLIPPED:
+                    fan = True
+                    for k in range(m):
+                        if _turn(v, base + k, base + (k + 1) % m, base + (k + 2) % m) <= 0:
+                            fan = False
+                            break
+                    # a ring may turn left everywhere and still wind twice; outlines are simple
+                    if fan:
+                        for k in range(m - 2):
+                            cut[k, 0], cut[k, 1], cut[k, 2] = 0, k + 1, k + 2
+                        found = m - 2
+                    else:
+                        found = _clip(v, base, m, after, before, cut)
+                if found != count:
+                    needs[s] = t
+                elif kinds[s] == PLATE:
+                    for k in range(count):
+                        for c in range(3):
+                            tri[t + k, c] = q0 + cut[k, c]
+                else:
+                    # the ground's ring runs the other way
+                    for k in range(count):
+                        for c in range(3):
+                            tri[t + k, c] = q0 + m - 1 - cut[k, 2 - c]
+                            if lid:
+                                tri[t + count + k, c] = q0 + m + cut[k, c]
+                t += count
+            elif lid and f == so[s] + 1:
+                t += m + 2 * (r1 - r0 - 1) - 2  # cut as the ground below it
+            else:
+                begin = 0
+                if m == 4 and types[f] == ROOF:
+                    # a roof's quadrangle is cut where both halves look up
+                    p = base + indices[q0]
+                    q, w = base + indices[q0 + 1], base + indices[q0 + 2]
+                    e = base + indices[q0 + 3]
+                    begin = 1 if _turn(v, p, q, w) <= 0 or _turn(v, p, w, e) <= 0 else 0
+                for k in range(m - 2):
+                    tri[t, 0] = q0 + begin
+                    tri[t, 1] = q0 + (begin + k + 1) % m
+                    tri[t, 2] = q0 + (begin + k + 2) % m
+                    t += 1
+        offsets[s + 1] = t
     return t
+
+
+@njit(cache=True, nogil=True)
+def put_cuts(todo, cuts, cut_offsets, needs, v, vo, so, ring_offsets, index_offsets, kinds, tri,
+             bad):  # fmt: skip
+    """Write triangles of outlines, given by their corners, into grounds and roofs; mark misfits.
+
+    ``bad`` tells those whose triangles are too few or don't cover the outline.
+    """
+    for i in range(len(todo)):
+        s = todo[i]
+        f = so[s]
+        r0, r1 = ring_offsets[f], ring_offsets[f + 1]
+        q0, m = index_offsets[r0], index_offsets[r1] - index_offsets[r0]
+        count = m + 2 * (r1 - r0 - 1) - 2
+        c0 = cut_offsets[i]
+        bad[i] = cut_offsets[i + 1] - c0 != count
+        if bad[i]:
+            continue
+        base = vo[s]
+        area = 0.0
+        for r in range(r0, r1):
+            a, n = index_offsets[r] - q0, index_offsets[r + 1] - index_offsets[r]
+            for k in range(n):
+                area += _turn(v, base, base + a + k, base + a + (k + 1) % n)
+        mirrored = np.empty(m, np.int64)  # place in the ground of each corner
+        for r in range(r0, r1):
+            a, e = index_offsets[r] - q0, index_offsets[r + 1] - q0
+            for k in range(a, e):
+                mirrored[k] = q0 + a + e - 1 - k
+        covered = 0.0
+        for j in range(count):
+            x, y, z = cuts[c0 + j, 0], cuts[c0 + j, 1], cuts[c0 + j, 2]
+            turn = _turn(v, base + x, base + y, base + z)
+            if turn < 0:
+                y, z = z, y
+            if turn == 0:
+                bad[i] = True
+            covered += abs(turn)
+            t = needs[s] + j
+            if kinds[s] == PLATE:
+                tri[t, 0], tri[t, 1], tri[t, 2] = q0 + x, q0 + y, q0 + z
+            else:
+                tri[t, 0], tri[t, 1], tri[t, 2] = mirrored[z], mirrored[y], mirrored[x]
+                if kinds[s] == PRISM or kinds[s] == SKILLION:
+                    roof = t + count
+                    tri[roof, 0], tri[roof, 1], tri[roof, 2] = q0 + m + x, q0 + m + y, q0 + m + z
+        bad[i] |= abs(covered - area) > 1e-9 * area + 0.5
 
 
 @njit(cache=True, nogil=True)
@@ -558,41 +783,6 @@ def ranges(starts, ends):
             out[at] = j
             at += 1
     return out
-
-
-@njit(cache=True, nogil=True)
-def ring_areas(points, index_offsets, ring_offsets, surfaces, at):
-    """Twice the area of each surface whose corners lie in ``points[at[i]:at[i + 1]]``."""
-    out = np.zeros(len(surfaces))
-    for i in range(len(surfaces)):
-        f = surfaces[i]
-        begin = index_offsets[ring_offsets[f]]
-        for r in range(ring_offsets[f], ring_offsets[f + 1]):
-            q0 = index_offsets[r] - begin + at[i]
-            m = index_offsets[r + 1] - index_offsets[r]
-            for j in range(m):
-                k = (j + 1) % m
-                out[i] += (
-                    points[q0 + j, 0] * points[q0 + k, 1] - points[q0 + k, 0] * points[q0 + j, 1]
-                )
-    return out
-
-
-@njit(cache=True, nogil=True)
-def mirror(roofs, needs, ring_offsets, index_offsets, indices, vo, solid, so, tri):
-    """Cut roofs as the ground below them, the other side up."""
-    for i in range(len(roofs)):
-        f, s = roofs[i], solid[i]
-        ground = so[s]  # a solid's ground is its first surface
-        n = (vo[s + 1] - vo[s]) // 2
-        place = np.empty(2 * n, np.int64)
-        for q in range(index_offsets[ring_offsets[f]], index_offsets[ring_offsets[f + 1]]):
-            place[indices[q]] = q
-        total = index_offsets[ring_offsets[f + 1]] - index_offsets[ring_offsets[f]]
-        total += 2 * (ring_offsets[f + 1] - ring_offsets[f] - 1) - 2
-        for t in range(total):
-            for k in range(3):
-                tri[needs[f] + t, k] = place[indices[tri[needs[ground] + t, 2 - k]] + n]
 
 
 @njit(cache=True, nogil=True)

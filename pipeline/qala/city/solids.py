@@ -9,6 +9,8 @@ millimetres, so that equal points are equal.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,7 @@ from qala.city._kernels import (
     ROOF,
     SKILLION,
 )
+from qala.compute import usable_cores
 from qala.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,6 +50,10 @@ SCALE = 1000
 PLANAR_MM = 10.0
 #: corners of a rectangular outline may leave 90° by this much, degrees
 RECTANGULAR_DEG = 15.0
+#: polygons made into solids at a time by one thread
+BATCH = 10_000
+#: outlines of more corners are proved valid by GEOS
+ASK_GEOS = 96
 #: corners that leave a straight line by less than this are dropped under sloped roofs, metres
 STRAIGHT_M = 0.05
 
@@ -175,8 +182,6 @@ def make_solids(table: gpd.GeoDataFrame) -> Solids:
     InputError
         When the CRS is not projected in metres.
     """
-    import shapely
-
     if table.crs is None or not table.crs.is_projected:
         raise InputError(
             "the outlines are not in a projected CRS", "metres, such as the local UTM zone"
@@ -184,21 +189,38 @@ def make_solids(table: gpd.GeoDataFrame) -> Solids:
     from qala.city.buildings import single_polygons
 
     shapes, rows = single_polygons(table.geometry.to_numpy())
+    steps = range(0, len(rows), BATCH)
+    if len(steps) <= 1:
+        return _solids_of(table, shapes, rows)
+    with ThreadPoolExecutor(min(usable_cores(), 4)) as pool:
+        made = pool.map(
+            lambda i: _solids_of(table, shapes[i : i + BATCH], rows[i : i + BATCH]), steps
+        )
+        return join(list(made))
+
+
+def _solids_of(table: gpd.GeoDataFrame, shapes: Array, rows: Array) -> Solids:
+    """Make the solids of some polygons; ``rows`` are their places in the table."""
+    import pandas as pd
+    import shapely
 
     def of(name: str, default: float = np.nan) -> Array:
         if name not in table:
             return np.full(len(rows), default)
         return np.asarray(table[name].to_numpy()[rows])
 
-    kinds = np.array([_KINDS.get(str(s), PRISM) for s in of("roof_shape")], np.int64)
+    codes, shapes_named = pd.factorize(of("roof_shape"), use_na_sentinel=False)
+    kinds = np.array([_KINDS.get(str(s), PRISM) for s in shapes_named], np.int64)[codes]
     rise = of("roof_height", 0.0).astype(float)
     kinds[~(rise >= 0.1)] = PRISM
     if "whole" in table:
-        kinds[table["whole"].to_numpy(bool)[rows]] = PLATE
+        kinds[of("whole").astype(bool)] = PLATE
     sloped = np.flatnonzero(kinds > PRISM)
     limit = np.sin(np.radians(RECTANGULAR_DEG))
     if len(sloped):
-        straight = shapely.simplify(shapes[sloped], STRAIGHT_M)
+        straight = shapes[sloped]
+        many = shapely.get_num_coordinates(straight) > 5  # four corners have none to lose
+        straight[many] = shapely.simplify(straight[many], STRAIGHT_M)
         wanted = kinds[sloped]
         _kernels.suits(*_rings(straight), wanted, limit)
         kinds[sloped] = wanted
@@ -210,22 +232,43 @@ def make_solids(table: gpd.GeoDataFrame) -> Solids:
     z1 = _mm(base + of("height").astype(float))
     z0[kinds == PLATE] = _mm(base)[kinds == PLATE]
     ze = z1 - _mm(rise)
-    across = of("roof:orientation").astype(str) == "across"
+    across = np.asarray(of("roof:orientation") == "across", bool)
     direction = of("roof_direction").astype(float)
 
     xy, ro, po = _rings(shapes)
-    codes = np.zeros(len(shapes), np.int32)
-    codes[~_sound(xy, ro, po)] = 104
-    kinds[codes != 0] = PLATE
+    faults = np.zeros(len(shapes), np.int32)
+    faults[~_sound(xy, ro, po)] = 104
+    kinds[faults != 0] = PLATE
     for _ in range(3):  # roof, then prism, then plate
-        solids = _assemble(xy, ro, po, kinds, z0, ze, z1, direction, across, codes, rows)
+        solids = _assemble(xy, ro, po, kinds, z0, ze, z1, direction, across, faults, rows)
         found = check_solids(solids)
         wrong = found != 0
         if not wrong.any():
             return solids
-        codes[wrong] = found[wrong]
+        faults[wrong] = found[wrong]
         kinds[wrong] = np.where(kinds[wrong] > PRISM, PRISM, PLATE)
     return solids
+
+
+def join(parts: Sequence[Solids]) -> Solids:
+    """Return solids of several tables' rows, one after another, as one value."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def offsets(name: str) -> Array:
+        arrays = [getattr(p, name) for p in parts]
+        steps = np.cumsum([0, *(a[-1] for a in arrays)])
+        moved = [a[:-1] + d for a, d in zip(arrays, steps[:-1], strict=True)]
+        return np.concatenate([*moved, steps[-1:]])
+
+    def flat(name: str) -> Array:
+        return np.concatenate([getattr(p, name) for p in parts])
+
+    return Solids(
+        flat("vertices"), offsets("vertex_offsets"), offsets("surface_offsets"),
+        offsets("ring_offsets"), offsets("index_offsets"), flat("indices"), flat("surface_types"),
+        flat("kinds"), flat("valid_codes"), flat("rows"),
+    )  # fmt: skip
 
 
 def _mm(metres: Array) -> Array:
@@ -251,28 +294,13 @@ def _sound(xy: Array, ro: Array, po: Array) -> Array:
     """Tell which outlines on the millimetre grid are valid and touch themselves nowhere."""
     import shapely
 
-    count = len(po) - 1
-    if not count:
-        return np.zeros(0, bool)
-    size = np.diff(ro)
-    poly_of_ring = np.repeat(np.arange(count), np.diff(po))
-    good = np.ones(count, bool)
-    good[poly_of_ring[size < 3]] = False
-    ring_of_point = np.repeat(np.arange(len(size)), size)
-    keep = (size >= 3)[ring_of_point]
-    rings: Any = shapely.linearrings(xy[keep] / SCALE, indices=_dense(ring_of_point[keep]))
-    ring_poly = poly_of_ring[size >= 3]
-    shapes: Any = shapely.polygons(rings, indices=_dense(ring_poly))
-    which = np.unique(ring_poly)
-    good[which[~shapely.is_valid(shapes)]] = False
-    return np.asarray(good & ~_kernels.revisits(xy, ro, po))
-
-
-def _dense(sorted_ids: Array) -> Array:
-    """Number sorted ids from 0 without gaps."""
-    if not len(sorted_ids):
-        return np.zeros(0, np.int64)
-    return np.concatenate([[0], np.cumsum(np.diff(sorted_ids) != 0)])
+    state = np.empty(len(po) - 1, np.int8)
+    _kernels.sound(xy, ro, po, ASK_GEOS, state)
+    asked = np.flatnonzero(state == 2)
+    for i in asked.tolist():  # long outlines, and corners that lie on another edge
+        rings = [xy[ro[r] : ro[r + 1]] / SCALE for r in range(po[i], po[i + 1])]
+        state[i] = shapely.is_valid(shapely.Polygon(rings[0], rings[1:]))
+    return np.asarray(state == 1)
 
 
 def _assemble(
@@ -310,122 +338,80 @@ class Triangles:
     corners
         (T, 3) places in ``Solids.indices``: a corner belongs to one surface, so
         that each surface can have its own normal.
-    surface
-        (T) surface of each triangle.
     offsets
         (S + 1) first triangle of each solid.
     """
 
     corners: Array
-    surface: Array
     offsets: Array
 
 
 def triangulate(solids: Solids) -> Triangles:
     """Cut every surface into triangles that use all its corners and no other.
 
-    Convex surfaces become fans; others go through mapbox_earcut, or the
-    constrained Delaunay triangulation of GEOS where that drops a corner.
+    Outlines are cut by clipping ears in whole numbers; those with holes or many corners
+    go through mapbox_earcut, or the constrained Delaunay triangulation of GEOS where that
+    drops a corner. A roof over its ground gets the same cut, the other side up.
 
     Returns
     -------
     Triangles
         Sorted by solid and surface, oriented like their surface.
+
+    Raises
+    ------
+    InputError
+        When an outline can't be cut: it touches itself.
     """
-    v, vo, so = solids.vertices, solids.vertex_offsets, solids.surface_offsets
-    ring_offsets, index_offsets, indices = (
-        solids.ring_offsets, solids.index_offsets, solids.indices
+    rings, surfaces = len(solids.index_offsets) - 1, len(solids.surface_types)
+    count = len(solids.indices) + 2 * (rings - surfaces) - 2 * surfaces
+    tri = np.zeros((count, 3), np.int32)
+    offsets = np.zeros(len(solids) + 1, np.int64)
+    needs = np.empty(len(solids), np.int64)
+    _kernels.triangles(
+        solids.vertices, solids.vertex_offsets, solids.surface_offsets, solids.ring_offsets,
+        solids.index_offsets, solids.indices, solids.kinds, solids.surface_types, tri, offsets,
+        needs,
     )  # fmt: skip
-    surfaces = len(solids.surface_types)
-    rings = np.diff(ring_offsets)
-    sizes = index_offsets[ring_offsets[1:]] - index_offsets[ring_offsets[:-1]]
-    count = int((sizes + 2 * (rings - 1) - 2).sum()) if surfaces else 0
-    tri = np.zeros((count, 3), np.int64)
-    surface = np.zeros(count, np.int64)
-    needs = np.full(surfaces, -1, np.int64)
-    _kernels.fans(v, vo, so, ring_offsets, index_offsets, indices, tri, surface, needs)
     todo = np.flatnonzero(needs >= 0)
+    for cut in (_earcut, _delaunay):
+        if not len(todo):
+            break
+        todo = todo[_cut(solids, todo, needs, tri, cut)]
     if len(todo):
-        _cut_hollow(solids, todo, needs, tri)
-    starts = np.searchsorted(surface, so[:-1]) if surfaces else np.zeros(0, np.int64)
-    return Triangles(tri, surface, np.append(starts, count).astype(np.int64))
+        raise InputError(
+            f"the outline of row {solids.rows[todo[0]]} cannot be cut into triangles",
+            "an outline that does not touch itself",
+        )
+    return Triangles(tri, offsets)
 
 
-def _cut_hollow(solids: Solids, todo: Array, needs: Array, tri: Array) -> None:
-    """Cut surfaces that are not convex or have holes; write them into ``tri``.
+def _cut(
+    solids: Solids, todo: Array, needs: Array, tri: Array, cut: Callable[[Array, Array], Array]
+) -> Array:
+    """Cut the grounds of some solids into ``tri``; tell which could not be cut."""
+    made: list[Array] = []
+    for s in todo.tolist():
+        first = solids.ring_offsets[solids.surface_offsets[s]]
+        last = solids.ring_offsets[solids.surface_offsets[s] + 1]
+        ends = solids.index_offsets[first + 1 : last + 1] - solids.index_offsets[first]
+        base = solids.vertex_offsets[s]
+        points = solids.vertices[base : base + ends[-1], :2]
+        made.append(cut((points - points[0]).astype(float), ends.astype(np.uint32)))
+    bad = np.zeros(len(todo), bool)
+    _kernels.put_cuts(
+        todo, np.concatenate(made), np.cumsum([0, *(len(m) for m in made)]), needs, solids.vertices,
+        solids.vertex_offsets, solids.surface_offsets, solids.ring_offsets, solids.index_offsets,
+        solids.kinds, tri, bad,
+    )  # fmt: skip
+    return bad
 
-    All of them are horizontal or the roof of a skillion, so they are cut in the plane. A
-    prism's roof lies over its ground: it gets the same cut, the other side up.
-    """
+
+def _earcut(points: Array, ends: Array) -> Array:
     import mapbox_earcut
 
-    ring_offsets, index_offsets = solids.ring_offsets, solids.index_offsets
-    solid_of = np.repeat(np.arange(len(solids)), np.diff(solids.surface_offsets))[todo]
-    roof = (solids.surface_types[todo] == ROOF) & (solids.kinds[solid_of] >= PRISM)
-    own = todo[~roof]
-    first = index_offsets[ring_offsets[own]]
-    last = index_offsets[ring_offsets[own + 1]]
-    totals = last - first + 2 * (ring_offsets[own + 1] - ring_offsets[own] - 1) - 2
-    solid = solid_of[~roof]
-    sizes = last - first
-    places = _kernels.ranges(first, last)
-    base = solids.vertex_offsets[solid]
-    corners = solids.vertices[solids.indices[places] + np.repeat(base, sizes), :2]
-    points = (corners - np.repeat(solids.vertices[base, :2], sizes, axis=0)) / SCALE
-    ends = index_offsets[1:]
-    cut: list[Array] = []
-    at = np.concatenate([[0], np.cumsum(sizes)]).tolist()
-    ring_first, ring_last = ring_offsets[own].tolist(), ring_offsets[own + 1].tolist()
-    begin = first.tolist()
-    wanted = totals.tolist()
-    for i in range(len(own)):
-        local = points[at[i] : at[i + 1]]
-        stops = (ends[ring_first[i] : ring_last[i]] - begin[i]).astype(np.uint32)
-        found = mapbox_earcut.triangulate_float64(local, stops)
-        if len(found) != 3 * wanted[i]:
-            found = _delaunay(local, stops).ravel()
-        if len(found) != 3 * wanted[i]:
-            raise InputError(
-                f"the outline of row {solids.rows[solid[i]]} cannot be cut into triangles",
-                "an outline that does not touch itself",
-            )
-        cut.append(found)
-    local = np.concatenate(cut).astype(np.int64).reshape(-1, 3)
-    owner = np.repeat(np.arange(len(own)), totals)
-    a, b, c = (points[local[:, k] + np.asarray(at)[owner]] for k in range(3))
-    cross = (b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (b[:, 1] - a[:, 1]) * (c[:, 0] - a[:, 0])
-    # plates look up, grounds look down
-    wrong = np.where(solids.kinds[solid][owner] == PLATE, cross < 0, cross > 0)
-    local[wrong] = local[wrong][:, ::-1]
-    target = _kernels.ranges(needs[own], needs[own] + totals)
-    tri[target] = local + first[owner][:, None]
-    covered = np.bincount(owner, weights=np.abs(cross), minlength=len(own))
-    area = np.abs(_kernels.ring_areas(points, index_offsets, ring_offsets, own, np.asarray(at)))
-    for i in np.flatnonzero(np.abs(covered - area) > 1e-6 * area + 1e-6).tolist():
-        mine = points[at[i] : at[i + 1]]
-        stops = (ends[ring_first[i] : ring_last[i]] - begin[i]).astype(np.uint32)
-        fixed = _delaunay(mine, stops)
-        if len(fixed) != totals[i]:
-            raise InputError(
-                f"the outline of row {solids.rows[solid[i]]} cannot be cut into triangles",
-                "an outline that does not touch itself",
-            )
-        up = bool(solids.kinds[solid[i]] == PLATE)
-        tri[needs[own[i]] : needs[own[i]] + totals[i]] = _turned(fixed, mine, up) + first[i]
-    _kernels.mirror(
-        todo[roof], needs, ring_offsets, index_offsets, solids.indices, solids.vertex_offsets,
-        solid_of[roof], solids.surface_offsets, tri,
-    )  # fmt: skip
-
-
-def _turned(local: Array, points: Array, up: bool) -> Array:
-    """Turn triangles so that all look up, or all down."""
-    a, b, c = points[local[:, 0]], points[local[:, 1]], points[local[:, 2]]
-    cross = (b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (b[:, 1] - a[:, 1]) * (c[:, 0] - a[:, 0])
-    wrong = (cross < 0) if up else (cross > 0)
-    out = local.copy()
-    out[wrong] = out[wrong][:, ::-1]
-    return out
+    found = mapbox_earcut.triangulate_float64(points, ends)
+    return np.asarray(found, np.int64).reshape(-1, 3)
 
 
 def _delaunay(points: Array, ends: Array) -> Array:
@@ -436,8 +422,8 @@ def _delaunay(points: Array, ends: Array) -> Array:
     shape = shapely.polygons(rings[0], holes=rings[1:] or None)
     cut = shapely.get_parts(shapely.constrained_delaunay_triangles(shape))
     corners = shapely.get_coordinates(cut).reshape(-1, 4, 2)[:, :3]
-    place = {tuple(np.rint(p * SCALE).astype(int)): i for i, p in enumerate(points)}
-    keys = np.rint(corners * SCALE).astype(int)
+    place = {tuple(np.rint(p).astype(int)): i for i, p in enumerate(points)}
+    keys = np.rint(corners).astype(int)
     return np.array([[place[tuple(k)] for k in t] for t in keys], np.int64).reshape(-1, 3)
 
 
