@@ -186,6 +186,21 @@ def test_map_of_cells_is_upright_and_in_official_colours(tmp_path: Path):
     assert share_of(picture, COLOURS[11]) > 0.1
 
 
+def test_a_map_cut_to_a_focus_is_filled_to_its_corners(tmp_path: Path):
+    # the grid's own box leans at 68° E; the map's frame must not
+    grid = ghsl_geobox((5_300_000, 4_800_000, 6_100_000, 5_600_000))
+    cells = xr.DataArray(np.full((800, 800), 11, np.uint8), xr_coords(grid), ("y", "x"))
+    focus = gpd.GeoDataFrame(
+        geometry=[box(5_650_000, 5_150_000, 5_750_000, 5_250_000)], crs="ESRI:54009"
+    )
+    path = figures.map_cells(cells, title="t", path=tmp_path / "x.png", focus=focus)
+    rural = (pixels(path) == COLOURS[11]).all(axis=2)[:, :1300]
+    rows, cols = np.nonzero(rural)
+    frame = rural[rows.min() + 2 : rows.max() - 2, cols.min() + 2 : cols.max() - 2]
+    assert frame.size > 200_000
+    assert frame.all()
+
+
 def test_map_of_belgium(reference: Path, tmp_path: Path):
     cells = open_raster(reference / "belgium/expected_cells/L2_default_2024.tif", "cells")
     communes = gpd.read_file(reference / "belgium/units.gpkg")

@@ -195,6 +195,7 @@ def map_cells(
     subtitle: str = "",
     synthetic: bool = False,
     max_labels: int = 24,
+    focus: gpd.GeoDataFrame | None = None,
 ) -> Path:
     """Draw cells by class, with unit borders and named urban centres.
 
@@ -220,6 +221,9 @@ def map_cells(
     max_labels
         Centres named at most, the most populous first; names that would
         overlap are left out.
+    focus
+        Polygons that fill the map, with room for what surrounds them (see
+        :func:`around`); any CRS. Without them the map shows all units, or all cells.
 
     Returns
     -------
@@ -238,9 +242,10 @@ def map_cells(
     values = np.asarray(cells.transpose("y", "x").compute().data)
     box = geobox_of(cells)
     level = 1 if values[values != 255].max(initial=0) <= 3 else 2
-    window = _window_of_data(values, box, units)
-    values, transform, extent_crs = window
-    picture, extent, crs = _upright(values, transform, extent_crs)
+    if focus is None:
+        picture, extent, crs = _upright(*_window_of_data(values, box, units))
+    else:
+        picture, extent, crs = _warped(values, box.transform, box.crs.proj, *around(focus))
     codes = level_codes(level)
     with _page(title, lang, source, synthetic, subtitle) as figure:
         axes = _map_axes(figure, extent)
@@ -426,8 +431,7 @@ def _upright(
     values: np.ndarray[Any, Any], transform: Any, crs: Any
 ) -> tuple[np.ndarray[Any, Any], tuple[float, float, float, float], Any]:
     """Warp classes to a projection about their centre (nearest neighbour)."""
-    from affine import Affine
-    from rasterio.warp import Resampling, reproject, transform_bounds
+    from rasterio.warp import transform_bounds
 
     height, width = values.shape
     left, top = transform.c, transform.f
@@ -440,29 +444,62 @@ def _upright(
         return values[::step, ::step], extent, crs
     target = _laea(lonlat[0][0], lonlat[1][0])
     box = transform_bounds(crs.to_wkt(), target.to_wkt(), left, bottom, right, top, densify_pts=51)
-    size = max(box[2] - box[0], box[3] - box[1]) / _RASTER_PIXELS
-    shape = (math.ceil((box[3] - box[1]) / size), math.ceil((box[2] - box[0]) / size))
+    picture, (left, right, bottom, top), _ = _warped(values, transform, crs, target, box)
+    size = (right - left) / picture.shape[1]
+    rows, cols = (np.nonzero((picture != 255).any(axis=a))[0] for a in (1, 0))
+    r0, r1, c0, c1 = rows[0], rows[-1] + 1, cols[0], cols[-1] + 1
+    cut = (left + c0 * size, left + c1 * size, top - r1 * size, top - r0 * size)
+    return picture[r0:r1, c0:c1], cut, target
+
+
+def around(focus: gpd.GeoDataFrame) -> tuple[Any, tuple[float, float, float, float]]:
+    """Return a projection about polygons, and their box with room for suburbs and names.
+
+    Parameters
+    ----------
+    focus
+        Polygons; any CRS.
+
+    Returns
+    -------
+    pyproj.CRS
+        Lambert's azimuthal equal-area projection about their centre, metres.
+    tuple
+        left, bottom, right, top in it: a fifth of the longer side is added, at least 15 km.
+    """
+    crs = _local_crs(focus)
+    left, bottom, right, top = (float(v) for v in focus.to_crs(crs).total_bounds)
+    room = max(15_000.0, 0.2 * max(right - left, top - bottom))
+    return crs, (left - room, bottom - room, right + room, top + room)
+
+
+def _warped(
+    values: np.ndarray[Any, Any],
+    transform: Any,
+    crs: Any,
+    target: Any,
+    box: tuple[float, float, float, float],
+) -> tuple[np.ndarray[Any, Any], tuple[float, float, float, float], Any]:
+    """Warp classes into a box of another projection (nearest neighbour)."""
+    from affine import Affine
+    from rasterio.warp import Resampling, reproject
+
+    left, bottom, right, top = box
+    size = max(right - left, top - bottom) / _RASTER_PIXELS
+    shape = (math.ceil((top - bottom) / size), math.ceil((right - left) / size))
     picture = np.full(shape, 255, np.uint8)
     reproject(
-        values,
+        values.astype(np.uint8, copy=False),
         picture,
         src_transform=transform,
         src_crs=crs.to_wkt(),
-        dst_transform=Affine(size, 0, box[0], 0, -size, box[3]),
+        dst_transform=Affine(size, 0, left, 0, -size, top),
         dst_crs=target.to_wkt(),
         src_nodata=255,
         dst_nodata=255,
         resampling=Resampling.nearest,
     )
-    rows, cols = (np.nonzero((picture != 255).any(axis=a))[0] for a in (1, 0))
-    r0, r1, c0, c1 = rows[0], rows[-1] + 1, cols[0], cols[-1] + 1
-    cut = (
-        box[0] + c0 * size,
-        box[0] + c1 * size,
-        box[3] - r1 * size,
-        box[3] - r0 * size,
-    )
-    return picture[r0:r1, c0:c1], cut, target
+    return picture, (left, left + shape[1] * size, top - shape[0] * size, top), target
 
 
 def _lonlat(x: Any, y: Any, crs: Any) -> Any:

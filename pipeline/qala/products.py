@@ -213,10 +213,10 @@ def draw(
     jobs: dict[str, tuple[Callable[..., Path], tuple[Any, ...], dict[str, Any]]] = {
         "map_cells": (figures.map_cells, (level2, data.units, centres), {})
     }
-    near = _around_centres(level2, centres)
-    if near is not None:
-        borders = None if data.units is None else _clipped(data.units, near)
-        jobs["map_centres"] = (figures.map_cells, (near, borders, centres), {})
+    if _lost_on_the_whole(level2, centres):
+        jobs["map_centres"] = (
+            figures.map_cells, (level2, data.units, centres), {"focus": centres},
+        )  # fmt: skip
     if every is not None:
         jobs["map_urban_share"] = (figures.map_units, (units, "urban_share"), {})
         jobs["map_units"] = (figures.map_units, (units, "degurba_l2"), {})
@@ -247,29 +247,16 @@ def draw(
     return drawn
 
 
-def _around_centres(cells: xr.DataArray, centres: gpd.GeoDataFrame) -> xr.DataArray | None:
-    """Cut the cells to the urban centres, where these are lost on the whole map."""
+def _lost_on_the_whole(cells: xr.DataArray, centres: gpd.GeoDataFrame) -> bool:
+    """Tell whether the urban centres want a map of their own."""
+    from qala.figures import around
     from qala.grid import geobox_of
 
     if not len(centres):
-        return None
-    box = geobox_of(cells)
-    t = box.transform
-    left, bottom, right, top = centres.total_bounds
-    # room for suburbs and names: a fifth of the longer side, at least 15 km
-    room = max(15_000.0, 0.2 * max(right - left, top - bottom))
-    rows = slice(max(0, int((t.f - top - room) / t.a)), int((t.f - bottom + room) / t.a) + 1)
-    cols = slice(max(0, int((left - room - t.c) / t.a)), int((right + room - t.c) / t.a) + 1)
-    cut = cells.isel(y=rows, x=cols)
-    return cut if cut.size < 0.4 * cells.size else None
-
-
-def _clipped(units: gpd.GeoDataFrame, cells: xr.DataArray) -> gpd.GeoDataFrame:
-    """Cut unit borders to the window of a raster."""
-    from qala.grid import geobox_of
-
-    box = geobox_of(cells)
-    return units.to_crs(str(box.crs)).clip(box.extent.geom, keep_geom_type=True)
+        return False
+    _, (left, bottom, right, top) = around(centres)
+    cell = abs(geobox_of(cells).transform.a * geobox_of(cells).transform.e)
+    return (right - left) * (top - bottom) < 0.4 * cells.size * cell
 
 
 def write_page(
