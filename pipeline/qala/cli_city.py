@@ -89,12 +89,30 @@ def city(
 
 def _tell(found: dict[str, Any]) -> None:
     for key, value in found.items():
+        if key == "changes":
+            _tell_changes(value)
+            continue
         text = str(value)
         if isinstance(value, dict):
             text = ", ".join(
                 f"{k} {v:.2f}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items()
             )
         typer.echo(f"{key.ljust(10)} {text}")
+
+
+def _tell_changes(changes: dict[str, dict[str, int]]) -> None:
+    """Tell what changed, a line a layer."""
+    if not changes:
+        typer.echo("changes    nothing changed")
+        return
+    typer.echo("changes    (objects; layer `changes` of city.gpkg tells each)")
+    width = max(len(name) for name in changes)
+    for name, kinds in changes.items():
+        words = ", ".join(f"{kinds[k]} {k}" for k in _CHANGES if k in kinds)
+        typer.echo(f"  {name.ljust(width)}  {words}")
+
+
+_CHANGES = ("created", "changed", "merged", "split", "abolished")
 
 
 def tiles(

@@ -11,7 +11,7 @@ import logging
 import os
 import sqlite3
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +62,7 @@ _COMMON = (
     Field("id", "text", "Stable identifier of the object", required=True),
     Field("valid_from", "date", "Day from which this version holds"),
     Field("valid_to", "date", "Day on which it ended; empty while it holds"),
+    Field("source", "text", "Where this version comes from: OpenStreetMap, or the file imported"),
 )
 _BUILDING = Field("building_id", "text", "Building it belongs to", relation="buildings.id")
 
@@ -163,8 +164,8 @@ def schema_table() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def from_twin(twin: Twin) -> dict[str, gpd.GeoDataFrame]:
-    """Fill the layers that open data can fill."""
+def from_twin(twin: Twin, *, event: str | None = "created") -> dict[str, gpd.GeoDataFrame]:
+    """Fill the layers that open data can fill; ``event`` is what happened to addresses."""
     import geopandas as gpd
     import pandas as pd
 
@@ -176,13 +177,13 @@ def from_twin(twin: Twin) -> dict[str, gpd.GeoDataFrame]:
             "id": addresses["id"], "street": addresses["addr_street"],
             "housenumber": addresses["addr_housenumber"], "postcode": addresses["addr_postcode"],
             "city": addresses["addr_city"], "valid_from": addresses["valid_from"],
-            "building_id": _buildings_at(twin, addresses),
+            "building_id": _buildings_at(twin, addresses), "source": OSM, "event": event,
         }, geometry=addresses.geometry, crs=crs))  # fmt: skip
     areas = twin.layers["protected_areas"]
     if len(areas):
         out["protected_areas"] = _shaped("protected_areas", gpd.GeoDataFrame({
             "id": areas["id"], "name": areas["name"], "category": areas["protection_title"],
-            "operator": areas["operator"], "valid_from": areas["valid_from"],
+            "operator": areas["operator"], "valid_from": areas["valid_from"], "source": OSM,
         }, geometry=areas.geometry, crs=crs))  # fmt: skip
     sites = twin.layers["landuse"]
     sites = sites[sites["kind"] == "construction"]
@@ -197,11 +198,102 @@ def from_twin(twin: Twin) -> dict[str, gpd.GeoDataFrame]:
         ignore_index=True,
     )  # fmt: skip
     if len(rows):
-        rows["status"] = "construction"
+        rows["status"], rows["source"] = "construction", OSM
         out["construction_objects"] = _shaped(
             "construction_objects", gpd.GeoDataFrame(rows, geometry="geometry", crs=crs)
         )
     return out
+
+
+#: source of rows that the twin itself fills
+OSM = "OpenStreetMap"
+
+
+def carry_on(twin: Twin, folder: str | Path, since: str | Path | None = None) -> Path:
+    """Write the registers of a twin, going on from those of an earlier one.
+
+    Parameters
+    ----------
+    twin
+        The twin of this run.
+    folder
+        Its folder.
+    since
+        ``city.gpkg`` of the earlier run. Without one, registers that lie in the folder
+        stay as they are.
+
+    Returns
+    -------
+    pathlib.Path
+        ``registers.gpkg``.
+
+    Notes
+    -----
+    Rows that open data filled follow it: a version that differs is closed and a new one
+    opened, one that is gone is closed, and addresses tell the event. What was imported
+    stays as it is.
+    """
+    import pyogrio
+
+    target = Path(folder) / FILE
+    before = target
+    if since is not None:
+        old = Path(since)
+        before = (old if old.is_dir() else old.parent) / FILE
+        before = before if before.is_file() else target
+    if since is None or not before.is_file():
+        return target if target.is_file() else write_registers(from_twin(twin), target)
+    here = {str(row[0]) for row in pyogrio.list_layers(before)}
+    crs = twin.buildings.crs
+    now = {
+        x.name: _shaped(x.name, _named(pyogrio.read_dataframe(before, layer=x.name)).to_crs(crs))
+        if x.name in here else _empty(x, crs)
+        for x in LAYERS
+    }  # fmt: skip
+    day = str(twin.buildings["valid_from"].max())
+    for name, fresh in from_twin(twin, event=None).items():
+        if layer_named(name).filled_from:
+            now[name] = _followed(now[name], fresh, layer_named(name), day)
+    return write_registers(now, target)
+
+
+def _followed(
+    old: gpd.GeoDataFrame, new: gpd.GeoDataFrame, spec: RegisterLayer, day: str
+) -> gpd.GeoDataFrame:
+    """Close and open versions of the rows that open data filled."""
+    import geopandas as gpd
+    import pandas as pd
+
+    old, new = _named(old).reset_index(drop=True), _named(new).reset_index(drop=True)
+    mine = old["valid_to"].isna() & old["id"].astype(str).str.match(r"(node|way|relation)/")
+    mine &= old["source"].isna() | (old["source"] == OSM)
+    live = old[mine]
+    live = live[~live["id"].duplicated()]
+    imported = set(old["id"][old["valid_to"].isna() & ~mine])
+    new = new[~new["id"].isin(imported)].reset_index(drop=True)
+    at = live.reset_index().set_index("id")["index"].reindex(new["id"])
+    before = at.notna().to_numpy()
+    same = np.zeros(len(new), bool)
+    rows = live.loc[at[before].astype(int)] if before.any() else live.iloc[:0]
+    ignored = {"event"} | set(_VALIDITY)
+    if before.any():
+        same[before] = _same(new[before], rows, spec, ignored)
+    gone = live.index[~live["id"].isin(new["id"])]
+    old.loc[gone, "valid_to"] = day
+    old.loc[at.to_numpy()[before & ~same].astype(int), "valid_to"] = day
+    fresh = new[~same].copy()
+    fresh["valid_from"] = day
+    if "event" in fresh:
+        old.loc[gone, "event"] = "abolished"
+        known = before[~same]
+        event = np.where(known, "renamed", "created").astype(object)
+        if known.any():
+            was = live.loc[at.to_numpy()[before & ~same].astype(int)]
+            named = _same(fresh[known], was, spec, ignored | {"building_id"}, geometry=False)
+            event[known] = np.where(named, "boundary_changed", "renamed")
+        fresh["event"] = event
+    kept = [x for x in (old, fresh) if len(x)]
+    return gpd.GeoDataFrame(pd.concat(kept, ignore_index=True), crs=new.crs) if kept else old
 
 
 def _buildings_at(twin: Twin, points: gpd.GeoDataFrame) -> list[str | None]:
@@ -340,6 +432,7 @@ def import_register(
     known |= {f"{x.name}.id": set(now[x.name]["id"]) for x in LAYERS}
     _check_rows(rows, spec, known, str(source))
     rows = _shaped(layer, _named(rows))
+    rows["source"] = rows["source"].where(rows["source"].notna(), Path(source).name)
     rows["valid_from"] = rows["valid_from"].where(rows["valid_from"].notna(), date)
     old = _named(now[layer])
     live = old[old["valid_to"].isna()]
@@ -440,16 +533,23 @@ def _check_rows(
     problems.raise_if_any()
 
 
-def _same(new: gpd.GeoDataFrame, old: gpd.GeoDataFrame, spec: RegisterLayer) -> Any:
+#: columns that tell of a version and not of the object
+_VALIDITY = ("id", "valid_from", "valid_to", "source")
+
+
+def _same(
+    new: gpd.GeoDataFrame, old: gpd.GeoDataFrame, spec: RegisterLayer,
+    ignored: Collection[str] = _VALIDITY, *, geometry: bool = True,
+) -> Any:  # fmt: skip
     """Return which rows hold what they held, validity aside."""
     import pandas as pd
     import shapely
 
     a = shapely.normalize(_multi(new.geometry.to_numpy()))
     b = shapely.normalize(_multi(old.geometry.to_numpy()))
-    same = shapely.equals_exact(a, b, tolerance=1e-3)
+    same = shapely.equals_exact(a, b, tolerance=1e-3) | (not geometry)
     for field in spec.fields:
-        if field.name in ("id", "valid_from", "valid_to"):
+        if field.name in ignored:
             continue
         x, y = new[field.name].to_numpy(object), old[field.name].to_numpy(object)
         if field.kind == "number":

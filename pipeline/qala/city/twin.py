@@ -15,6 +15,7 @@ import numpy as np
 from qala.city.buildings import building_table
 from qala.city.classes import building_class
 from qala.city.heights import ASSUMPTIONS, TYPE_LEVELS
+from qala.city.history import PAST, compare, counts, read_objects
 from qala.city.model import COLUMNS, Issue, Twin
 from qala.city.osm import NOTICE, OsmCity, in_area, local_utm, read_osm, to_crs
 from qala.city.people import spread_people
@@ -464,7 +465,7 @@ def write_gpkg(twin: Twin, path: str | Path, *, lang: str = "en", changes: Any =
         data["changes"] = changes
     layers = {
         name: Layer(
-            frame, title=tr(f"city.layer.{name}", lang),
+            frame, title=_titled(name, lang),
             style=layer_style(name, frame, lang),
             description=_described(name, twin), aliases=aliases(frame.columns, lang),
         )
@@ -486,7 +487,16 @@ def write_gpkg(twin: Twin, path: str | Path, *, lang: str = "en", changes: Any =
     )  # fmt: skip
 
 
+def _titled(name: str, lang: str) -> str:
+    if name.startswith(PAST):
+        layer = tr(f"city.layer.{name.removeprefix(PAST)}", lang)
+        return tr("city.layer.history_of", lang, layer=layer)
+    return tr(f"city.layer.{name}", lang)
+
+
 def _described(name: str, twin: Twin) -> str:
+    if name.startswith(PAST):
+        return _DESCRIPTIONS["history"]
     text = _DESCRIPTIONS.get(name, "")
     return f"{text}. Heights: {twin.vertical.datum}" if name in ("terrain", "contours") else text
 
@@ -556,14 +566,14 @@ def city_flow(
     -------
     dict
         ``folder``, ``buildings``, ``solids``, ``lods``, ``issues``, ``tiles``,
-        ``timings`` (s) and, with ``since``, ``changes`` by kind.
+        ``timings`` (s) and, with ``since``, ``changes``: objects by layer and kind.
 
     Raises
     ------
     InputError
         When an input can't be used; nothing is written then.
     """
-    from qala.city.registers import from_twin, write_registers
+    from qala.city.registers import carry_on
     from qala.raster import require_writable
 
     folder = Path(out)
@@ -582,8 +592,6 @@ def city_flow(
     if since is not None:
         import pandas as pd
 
-        from qala.city.history import compare, read_objects
-
         tell("comparing with the earlier twin")
         earlier = read_objects(since)
         twin, changes = compare(twin, earlier)
@@ -594,9 +602,7 @@ def city_flow(
 
     def geopackages() -> None:
         write_gpkg(twin, folder / "city.gpkg", lang=lang, changes=listed)
-        registers = folder / "registers.gpkg"
-        if not registers.exists():  # what was imported stays
-            write_registers(from_twin(twin), registers)
+        carry_on(twin, folder, since)
 
     # GDAL writes while Python encodes the other formats
     with ThreadPoolExecutor(1) as pool:
@@ -615,7 +621,7 @@ def city_flow(
         "timings": twin.timings,
     }
     if changes is not None:
-        result["changes"] = changes["change"].value_counts().to_dict()
+        result["changes"] = counts(changes)
     return result
 
 
