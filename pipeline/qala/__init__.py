@@ -29,6 +29,7 @@ _PUBLIC = {
     "label_centres": "settlement",
     "load_network": "network",
     "open_raster": "raster",
+    "planning_indicators": "indicators",
     "read_network": "network",
     "read_units": "vector",
     "reconcile": "census",

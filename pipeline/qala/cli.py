@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from qala import __version__, cli_areas, cli_city, cli_operate, cli_qgis
+from qala import __version__, cli_areas, cli_city, cli_indicators, cli_operate, cli_qgis
 from qala.catalog import scrub
 from qala.cli_areas import Language
 from qala.errors import EXIT_INPUT, QalaError
@@ -473,7 +473,7 @@ def schema() -> None:
     typer.echo(json.dumps(workflow_schema(), ensure_ascii=False, indent=1))
 
 
-for part in (cli_areas, cli_city, cli_operate, cli_qgis):
+for part in (cli_areas, cli_city, cli_indicators, cli_operate, cli_qgis):
     part.register(app)
 
 

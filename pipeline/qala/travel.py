@@ -239,6 +239,76 @@ def travel_times(
     return TravelTimes(result[0], result[1], MappingProxyType(summary))
 
 
+def nearest_seconds(
+    network: Network,
+    lon: Floats,
+    lat: Floats,
+    goals: Sequence[tuple[Floats, Floats]],
+    *,
+    direction: Literal["to", "from"] = "to",
+    access_kmh: float | None = None,
+    max_access_metres: float = MAX_ACCESS_METRES,
+    piece_metres: float = PIECE_METRES,
+    progress: Progress | None = None,
+) -> list[Floats]:
+    """Return the seconds between places and the nearest point of each set of goals.
+
+    Unlike :func:`travel_times` it keeps no pairs, so that millions of places and thousands of
+    goals cost one search a set.
+
+    Parameters
+    ----------
+    network
+        Roads of the mode.
+    lon, lat
+        (places,), degrees WGS 84.
+    goals
+        Sets of points, each ``(lon, lat)`` in degrees.
+    direction
+        ``to`` the goals or ``from`` them.
+    access_kmh, max_access_metres, piece_metres
+        As for :func:`travel_times`, at both ends of the journey.
+    progress
+        Called with the number of sets done and in all.
+
+    Returns
+    -------
+    list of numpy.ndarray
+        (places,) float64 a set, infinite where no road within reach leads to a goal.
+
+    Raises
+    ------
+    InputError
+        When a distance or speed is not positive.
+    """
+    _require_positive(max_access_metres=max_access_metres, piece_metres=piece_metres)
+    pace = 3.6 / (ACCESS_KMH[network.mode] if access_kmh is None else access_kmh)
+    graph = _searchable(network, piece_metres, reverse=direction == "to")
+    places = _Points(np.arange(lon.size), lon, lat, np.zeros(lon.size))
+    kernels = routing_kernels()
+    found: list[Floats] = []
+    # most sets are reached from the same nodes, and then places enter at the same ones
+    entered: tuple[npt.NDArray[np.bool_], Ints, Floats] | None = None
+    for number, (goal_lon, goal_lat) in enumerate(goals):
+        ends = _Points(np.arange(goal_lon.size), goal_lon, goal_lat, np.zeros(goal_lon.size))
+        at, metres = _nearest_nodes(graph, graph.entry, ends)
+        near = metres <= max_access_metres
+        time, _ = kernels.nearest(
+            graph.indptr, graph.indices, graph.seconds, at[near].astype(np.int64),
+            metres[near] * pace, np.zeros(int(near.sum()), np.int32), np.inf,
+        )  # fmt: skip
+        allowed = np.isfinite(time) & graph.entry
+        if entered is None or not np.array_equal(entered[0], allowed):
+            entered = (allowed, *_nearest_nodes(graph, allowed, places))
+        _, node, access = entered
+        seconds = np.full(lon.size, np.inf)
+        hooked = access <= max_access_metres
+        seconds[hooked] = time[node[hooked]] + access[hooked] * pace
+        found.append(seconds)
+        _tell(progress, number + 1, len(goals))
+    return found
+
+
 def _tell(progress: Progress | None, done: int, total: int) -> None:
     if progress:
         progress(done, total)

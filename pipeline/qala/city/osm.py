@@ -7,7 +7,7 @@ repairs belong to :mod:`qala.city.buildings`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,18 +57,28 @@ _KEYS = (
     "man_made", "telecom", "public_transport", "railway", "amenity", "shop", "office", "tourism",
     "healthcare", "craft", "emergency", "addr:housenumber", "boundary", "type",
 )  # fmt: skip
+#: keys that most objects of an extract carry, and the layers for whose sake they are read
+_ONLY_FOR = {
+    "building": ("buildings",),
+    "building:part": ("buildings",),
+    "addr:housenumber": ("addresses",),
+    "type": ("buildings",),
+}
 
 
 @dataclass
 class _Rows:
-    """Rows of one layer while the file is read."""
+    """Rows of one layer while the file is read; none are kept of a layer nobody wants."""
 
+    wanted: bool = True
     ids: list[str] = field(default_factory=list)
     kinds: list[str] = field(default_factory=list)
     wkb: list[str] = field(default_factory=list)
     tags: list[dict[str, str]] = field(default_factory=list)
 
     def add(self, osm_id: str, kind: str, wkb: str, tags: dict[str, str]) -> None:
+        if not self.wanted:
+            return
         self.ids.append(osm_id)
         self.kinds.append(kind)
         self.wkb.append(wkb)
@@ -95,13 +105,24 @@ class OsmCity:
     issues: list[tuple[str, str, str, str]]
 
 
-def read_osm(path: str | Path) -> OsmCity:
-    """Read every city layer of an extract in one pass.
+def read_osm(
+    path: str | Path,
+    *,
+    layers: Collection[str] | None = None,
+    tags: Mapping[str, Collection[str]] | None = None,
+) -> OsmCity:
+    """Read city layers of an extract in one pass.
 
     Parameters
     ----------
     path
         OpenStreetMap extract (``.osm.pbf``, ``.osm``, ``.osm.gz``).
+    layers
+        Names of the layers wanted; all of a twin where None. ``stations`` (stations and halts
+        drawn as areas) is read only when it is named. Without ``buildings`` and ``addresses``
+        the extract of a country is read in a fraction of the memory.
+    tags
+        Layer → further tags that are kept as columns.
 
     Raises
     ------
@@ -114,7 +135,7 @@ def read_osm(path: str | Path) -> OsmCity:
     if file.stat().st_size == 0:
         raise InputError(f"{file} is empty (0 bytes)", "an OpenStreetMap extract", "fetch it again")
     try:
-        return _read(file)
+        return _read(file, layers, tags or {})
     except RuntimeError as error:  # libosmium's only kind of error
         raise InputError(
             f"{file} cannot be read to its end ({error})",
@@ -123,15 +144,27 @@ def read_osm(path: str | Path) -> OsmCity:
         ) from error
 
 
-def _read(file: Path) -> OsmCity:
+def _read(
+    file: Path, layers: Collection[str] | None, tags_of: Mapping[str, Collection[str]]
+) -> OsmCity:
     import osmium
 
     factory = osmium.geom.WKBFactory()
-    rows = {name: _Rows() for name in _COLUMNS}
+    columns = {
+        name: (*of_layer, *(t for t in tags_of.get(name, ()) if t not in of_layer))
+        for name, of_layer in _COLUMNS.items()
+        if layers is None or name in layers
+    }
+    if layers is not None and "stations" in layers:
+        columns["stations"] = tuple(tags_of.get("stations", ()))
+    # every kind of object is recognised; what nobody asked for is not kept
+    rows = {name: _Rows(wanted=name in columns) for name in (*_COLUMNS, "stations")}
     issues: list[tuple[str, str, str, str]] = []
     members: dict[str, str] = {}
     wanted: set[str] = set()
-    keys = osmium.filter.KeyFilter(*_KEYS)
+    keys = osmium.filter.KeyFilter(
+        *(k for k in _KEYS if k not in _ONLY_FOR or set(_ONLY_FOR[k]) & set(columns))
+    )
     for thing in osmium.FileProcessor(str(file)).with_areas(keys).with_filter(keys):
         tags = dict(thing.tags)
         if thing.is_node():
@@ -142,13 +175,13 @@ def _read(file: Path) -> OsmCity:
             _relation(thing, tags, members, wanted, issues)
         else:
             _area(thing, tags, factory, rows, issues)
-    built = set(rows["buildings"].ids)
+    built = set(rows["buildings"].ids) if rows["buildings"].wanted else wanted
     issues.extend(
         ("buildings", osm_id, "refused", "the relation's members do not close to an outline")
         for osm_id in sorted(wanted - built)
     )
-    layers = {name: _frame(table, _COLUMNS[name]) for name, table in rows.items()}
-    return OsmCity(layers, members, issues)
+    frames = {name: _frame(rows[name], of_layer) for name, of_layer in columns.items()}
+    return OsmCity(frames, members, issues)
 
 
 #: tag columns of each layer
@@ -226,7 +259,9 @@ def _way(thing: Any, tags: dict[str, str], factory: Any, rows: Any, issues: Any)
     if network:
         tags["network_kind"] = network[0]
         found.append(("networks", network[1]))
-    if not found and not is_building:
+    if is_building and not rows["buildings"].wanted:
+        is_building = False
+    if not is_building and not any(rows[layer].wanted for layer, _ in found):
         return
     import osmium
 
@@ -291,7 +326,9 @@ def _area(thing: Any, tags: dict[str, str], factory: Any, rows: Any, issues: Any
         found.extend(_poi(tags))
     if "addr:housenumber" in tags:
         found.append(("addresses", "address"))
-    if not found:
+    if tags.get("public_transport") == "station" or tags.get("railway") in ("station", "halt"):
+        found.append(("stations", tags.get("railway", "station")))
+    if not any(rows[layer].wanted for layer, _ in found):
         return
     try:
         wkb = factory.create_multipolygon(thing)
