@@ -3,49 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from xml.sax.saxutils import quoteattr
 
 import geopandas as gpd
 import pytest
+from extracts import Extract
 
 from qala.city.check import check_twin
 from qala.city.twin import city_flow
-
-LON, LAT = 68.25, 43.29
-STEP = 1.0 / 8_000  # about 10 m
-
-
-class Extract:
-    """Writes ways as OpenStreetMap XML; places are in steps of about 10 m."""
-
-    def __init__(self) -> None:
-        self.nodes: list[str] = []
-        self.ways: list[str] = []
-
-    def way(self, number: int, corners: list[tuple[float, float]], close: bool = True,
-            **tags: str) -> None:  # fmt: skip
-        refs = []
-        for x, y in corners:
-            refs.append(len(self.nodes) + 1)
-            self.nodes.append(
-                f'<node id="{refs[-1]}" version="1" lat="{LAT + y * STEP:.7f}"'
-                f' lon="{LON + x * STEP * 1.37:.7f}"/>'
-            )
-        refs += refs[:1] if close else []
-        inner = "".join(f'<nd ref="{r}"/>' for r in refs)
-        inner += "".join(
-            f"<tag k={quoteattr(k.replace('__', ':'))} v={quoteattr(v)}/>" for k, v in tags.items()
-        )
-        self.ways.append(f'<way id="{number}" version="1">{inner}</way>')
-
-    def box(self, number: int, x: float, y: float, **tags: str) -> None:
-        corners = [(x, y), (x + 1, y), (x + 1, y + 1), (x, y + 1)]
-        self.way(number, corners, **{"building": "yes", **tags})
-
-    def write(self, path: Path) -> Path:
-        body = "".join(self.nodes + self.ways)
-        path.write_text(f'<osm version="0.6" generator="test">{body}</osm>')
-        return path
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +29,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     osm.box(130, 10, 4, building="house", roof__shape="gabled", height="8")
     osm.way(131, [(14, 4), (15, 4), (15, 5), (14, 5)], building__part="yes", height="4")
     osm.way(140, [(0, -1), (15, -1)], close=False, highway="residential", width="wide")
+    osm.box(150, 0, 8, height="9", location="underground")
+    osm.box(151, 2, 8, layer="-1")
+    osm.box(152, 4, 8, layer="-1", height="6")
+    osm.box(153, 6, 8, building="demolished")
+    osm.box(154, 8, 8, building="no")
+    osm.box(155, 10, 8, building="house", roof__shape="gabled", height="4", roof__height="9")
+    osm.way(156, [(0, 12), (3, 12), (3, 15), (0, 15)], building="yes", height="5")
+    osm.way(157, [(1, 13), (2, 13), (2, 14), (1, 14)])
+    osm.relation(1, [("way", 156, "outer"), ("way", 157, "inner")], type="multipolygon",
+                 building="school", height="7")  # fmt: skip
+    osm.relation(2, [("way", 999, "outer")], type="multipolygon", building="yes")
+    osm.relation(3, [("way", 998, "outer")], type="multipolygon", natural="water")
+    osm.refs(158, [1, 2, 999_999, 1], building="yes")
+    osm.way(159, [(6, 12), (8, 12), (8, 14), (6, 14)], height="5")
+    osm.way(160, [(6, 12), (7, 13), (6, 14)])
+    osm.relation(4, [("way", 159, "outer"), ("way", 160, "inner")], type="multipolygon",
+                 building="yes", height="5")  # fmt: skip
     file = osm.write(tmp_path_factory.mktemp("bad") / "bad.osm")
     out = file.parent / "twin"
     city_flow(file, out, name="Synthetic", date="2026-01-01", lang="kk")
@@ -85,6 +66,31 @@ def test_every_fault_is_listed_with_its_object_and_the_twin_is_valid(folder: Pat
     assert ("way/125", "repaired") in told
     assert "outside any building" in told["way/131", "repaired"]
     assert "width refused" in told["way/140", "refused"]
+
+
+def test_what_does_not_stand_above_the_ground_is_told_and_left_out(folder: Path) -> None:
+    issues = gpd.read_file(folder / "city.gpkg", layer="issues")
+    told = {(r.layer, r.id): (r.action, r.reason) for r in issues.itertuples()}
+    assert "location=underground" in told["buildings", "way/150"][1]
+    assert "layer=-1" in told["buildings", "way/151"][1]
+    assert "demolished" in told["buildings", "way/153"][1]
+    assert "roof:height" in told["buildings", "way/155"][1]
+    assert told["buildings", "way/156"] == (
+        "refused",
+        "drawn again as the outer ring of relation/1",
+    )
+    assert "do not close" in told["buildings", "relation/2"][1]
+    assert "do not close" in told["water", "relation/3"][1]
+    assert "outside the extract" in told["buildings", "way/158"][1]
+    table = gpd.read_file(folder / "city.gpkg", layer="footprints").set_index("id")
+    assert not {"way/150", "way/151", "way/153", "way/154", "way/156"} & set(table.index)
+    assert table.loc["way/152", "height"] == 6
+    school = table.loc["relation/1"].geometry
+    assert school.area == pytest.approx(school.convex_hull.area * 8 / 9, rel=1e-3)
+    # a hole that touches its outline is opened, or cut away
+    shape = table.loc["relation/4"].geometry if "relation/4" in table.index else None
+    assert shape is None or shape.is_valid
+    assert ("buildings", "relation/4") in told or shape is not None
 
 
 def test_heights_are_read_and_the_next_source_is_asked(folder: Path) -> None:

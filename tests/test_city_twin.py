@@ -139,6 +139,83 @@ def test_a_published_model_is_accepted(reference: Path) -> None:
     assert found["geometry_warnings"] == {302: 160}
 
 
+CUBE = {
+    "type": "CityJSON", "version": "2.0",
+    "transform": {"scale": [0.001] * 3, "translate": [0, 0, 0]},
+    "CityObjects": {"a": {"type": "Building", "geometry": [{
+        "type": "Solid", "lod": "1.2",
+        "boundaries": [[[[3, 2, 1, 0]], [[4, 5, 6, 7]], [[0, 1, 5, 4]], [[1, 2, 6, 5]],
+                        [[2, 3, 7, 6]], [[3, 0, 4, 7]]]],
+    }]}},
+    "vertices": [[0, 0, 0], [9000, 0, 0], [9000, 9000, 0], [0, 9000, 0], [0, 0, 5000],
+                 [9000, 0, 5000], [9000, 9000, 5000], [0, 9000, 5000]],
+}  # fmt: skip
+
+
+def _reversed(document: dict[str, Any]) -> None:
+    shell = document["CityObjects"]["a"]["geometry"][0]["boundaries"][0]
+    shell[:] = [[ring[::-1] for ring in surface] for surface in shell]
+
+
+def _shell(document: dict[str, Any]) -> list[Any]:
+    return document["CityObjects"]["a"]["geometry"][0]["boundaries"][0]
+
+
+SPOILT: dict[str, tuple[Any, str]] = {
+    "inside out": (_reversed, "code 405"),
+    "one surface reversed": (lambda d: _shell(d)[1][0].reverse(), "code 303"),
+    "open": (lambda d: _shell(d).pop(), "code 302"),
+    "two corners": (lambda d: _shell(d)[0].__setitem__(0, [0, 1]), "code 101"),
+    "index below 0": (lambda d: _shell(d)[0][0].__setitem__(0, -1), "less than the minimum"),
+    "dangling parent": (
+        lambda d: d["CityObjects"].update(b={"type": "BuildingPart", "parents": ["no"]}),
+        "parent 'no' is not in the file",
+    ),
+    "no parent": (lambda d: d["CityObjects"].update(b={"type": "BuildingPart"}), '"parents"'),
+    "its own parent": (lambda d: d["CityObjects"]["a"].update(parents=["a"]), "its own parent"),
+    "version 1.0": (lambda d: d.update(version="1.0"), "it is CityJSON 1.0"),
+    "version 1.1": (lambda d: d.update(version="1.1"), "it is CityJSON 1.1"),
+    "no transform": (lambda d: d.pop("transform"), '"transform" is a required'),
+    "scale 0": (lambda d: d["transform"].update(scale=[0, 1, 1]), "scale not 0"),
+    "fractions": (lambda d: d["vertices"][0].__setitem__(0, 0.5), "not of type"),
+    "lod number": (lambda d: d["CityObjects"]["a"]["geometry"][0].update(lod=1.2), "lod"),
+}
+
+
+@pytest.mark.parametrize("case", SPOILT)
+def test_every_way_to_spoil_a_model_is_told(case: str, tmp_path: Path) -> None:
+    file = tmp_path / "cube.city.json"
+    file.write_text(json.dumps(CUBE))
+    assert check_cityjson(file)["geometry_warnings"] == {}
+    spoil, reason = SPOILT[case]
+    document = json.loads(json.dumps(CUBE))
+    spoil(document)
+    file.write_text(json.dumps(document))
+    with pytest.raises(InputError) as caught:
+        check_cityjson(file)
+    assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ('"a": {', '"a": {"type": "Building"}, "a": {', "key 'a' stands twice"),
+        ("[0, 0, 0], [9000", "[NaN, 0, 0], [9000", "NaN is no number of JSON"),
+        ("{", "hello {", "it is not JSON"),
+        ("[0, 0, 0], [9000", "[1e999, 0, 0], [9000", "vertices/0/0"),
+    ],
+)
+def test_texts_that_are_no_model_are_told(tmp_path: Path, old: str, new: str, reason: str) -> None:
+    file = tmp_path / "cube.city.json"
+    file.write_text(json.dumps(CUBE).replace(old, new, 1))
+    with pytest.raises(InputError) as caught:
+        check_cityjson(file)
+    assert reason in str(caught.value)
+    file.write_bytes(b'{"type": "\xff"}')
+    with pytest.raises(InputError, match="UTF-8"):
+        check_cityjson(file)
+
+
 def test_both_forms_hold_the_same_buildings(folder: Path) -> None:
     whole = json.loads((folder / "city.city.json").read_text())
     lines = [json.loads(x) for x in (folder / "city.city.jsonl").read_text().splitlines()]

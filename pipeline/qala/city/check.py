@@ -205,12 +205,15 @@ def check_cityjson(path: str | Path) -> dict[str, Any]:
     InputError
         Listing every problem of structure or reference: schema, numbers out of
         bounds, indices without a vertex, unknown parents or children, a feature
-        whose id is not among its objects.
+        whose id is not among its objects; and every solid that is open, turned
+        inside out, or whose surfaces do not fit together.
 
     Notes
     -----
-    Solids with faults are counted and not refused: published models have some, and
-    a reader can still use them. The project's own twins must have none
+    Two faults are counted as ``geometry_warnings`` and not refused, since published models
+    have them and readers can use them: surfaces that are warped (code 203) or cross
+    themselves (104), and solids without a ground, where all solids of the file are so and
+    none claims otherwise by its semantics. The project's own twins must have none
     (:func:`check_twin`).
     """
     file = Path(path)
@@ -224,9 +227,10 @@ def check_cityjson(path: str | Path) -> dict[str, Any]:
     seq = file.suffix == ".jsonl"
     transform: dict[str, Any] | None = None
     seen: set[str] = set()
+    shells = _Shells()
     for where, text in _documents(file, seq):
         try:
-            document = json.loads(text, object_pairs_hook=_no_repeats)
+            document = json.loads(text, object_pairs_hook=_no_repeats, parse_constant=_no_constant)
         except (ValueError, RecursionError) as error:
             problems.add(f"{where}it is not JSON ({error})", "one JSON document")
             continue
@@ -255,7 +259,7 @@ def check_cityjson(path: str | Path) -> dict[str, Any]:
             seen.add(name)
         _references(document, where, problems)
         if not problems.found:
-            _geometry_counts(document, transform, total)
+            shells.add(document)
         total["objects"] += len(document["CityObjects"])
         total["terrain_triangles"] += sum(
             len(g["boundaries"])
@@ -266,6 +270,8 @@ def check_cityjson(path: str | Path) -> dict[str, Any]:
         total["vertices"] += len(document["vertices"])
     if seq and transform is None and not problems.found:
         problems.add("no header line", 'a first line of type "CityJSON" with the transform')
+    if not problems.found and transform is not None:
+        shells.judge(transform, total, problems)
     problems.raise_if_any()
     return total
 
@@ -307,6 +313,10 @@ def _documents(file: Path, seq: bool) -> Iterator[tuple[str, str]]:
         yield "", text
 
 
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")
+
+
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     out = dict(pairs)
     if len(out) != len(pairs):
@@ -319,6 +329,10 @@ def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _structure(document: Any, kind: str, where: str, problems: _Limited) -> bool:
     if isinstance(document, dict) and "type" not in document:
         problems.add(f'{where}the document has no "type"', '"type": "CityJSON"')
+        return False
+    if isinstance(document, dict) and kind == "CityJSON" and _older(document.get("version")):
+        problems.add(f"{where}it is CityJSON {document['version']}",
+                     "CityJSON 2.0; upgrade it, for instance with cjio")  # fmt: skip
         return False
     good = True
     big = _too_big(document)
@@ -337,6 +351,11 @@ def _structure(document: Any, kind: str, where: str, problems: _Limited) -> bool
         if problems.found > MOST_TOLD:
             break
     return good
+
+
+def _older(version: Any) -> bool:
+    """Tell whether a version is that of an earlier standard."""
+    return isinstance(version, str) and version[:1] in ("0", "1")
 
 
 @cache
@@ -413,7 +432,9 @@ def _references(document: dict[str, Any], where: str, problems: _Limited) -> Non
                 )
             _semantics(name, geometry, depth, where, problems)
         for parent in item.get("parents", []):
-            if parent not in objects:
+            if parent == name:
+                problems.add(f"{where}{name}: it is its own parent")
+            elif parent not in objects:
                 problems.add(f"{where}{name}: parent {parent!r} is not in the file")
             elif name not in objects[parent].get("children", []):
                 problems.add(f"{where}{name}: parent {parent!r} does not name it as a child")
@@ -449,50 +470,99 @@ def _semantics(
         problems.add(f"{where}{name}: semantic value {top} of {surfaces} surfaces")
 
 
-def _geometry_counts(
-    document: dict[str, Any], transform: dict[str, Any] | None, total: dict[str, Any]
-) -> None:
-    """Count solids by level of detail and by fault."""
-    from qala.city.solids import PRISM, Solids, check_solids
+#: codes that a reader can live with in models of others
+_BEARABLE = (104, 203)
 
-    if transform is None or not document["CityObjects"]:
-        return
-    # coordinates in whole millimetres; other units of the CRS are not our concern
-    scale = np.asarray(transform["scale"], float) * 1000.0
-    vertices = np.array(document["vertices"], dtype=np.int64).reshape(-1, 3)
-    shells: list[list[Any]] = []
-    for item in document["CityObjects"].values():
-        for geometry in item.get("geometry", []):
-            if geometry["type"] == "Solid":
-                lod = geometry["lod"]
-                total["solids"] += 1
-                total["lods"][lod] = total["lods"].get(lod, 0) + 1
-                shells.append([s for shell in geometry["boundaries"] for s in shell])
-    if not shells:
-        return
-    rings = [ring for shell in shells for surface in shell for ring in surface]
-    sizes = np.array([len(r) for r in rings], np.int64)
-    flat = np.array([i for r in rings for i in r], np.int64)
-    ring_offsets = np.cumsum([0] + [len(s) for shell in shells for s in shell])
-    surface_offsets = np.cumsum([0] + [len(shell) for shell in shells])
-    index_offsets = np.concatenate([[0], np.cumsum(sizes)])
-    ends = index_offsets[ring_offsets[surface_offsets]]
-    # every solid with its own corners, as the check expects
-    exact = np.allclose(scale, np.rint(scale)) and bool((scale >= 1).all())
-    moved = vertices * (np.rint(scale).astype(np.int64) if exact else 1)
-    tolerance = 10.0 if exact else 0.01 / float(np.mean(transform["scale"]))
-    count = len(shells)
-    solids = Solids(
-        moved[flat], ends, surface_offsets, ring_offsets, index_offsets,
-        (np.arange(len(flat)) - np.repeat(ends[:-1], np.diff(ends))).astype(np.int32),
-        np.zeros(len(ring_offsets) - 1, np.uint8), np.full(count, PRISM), np.zeros(count, np.int32),
-        np.arange(count),
-    )  # fmt: skip
-    codes, counts = np.unique(check_solids(solids, planar_mm=tolerance), return_counts=True)
-    for code, number in zip(codes.tolist(), counts.tolist(), strict=True):
-        if code:
-            warnings = total["geometry_warnings"]
-            warnings[code] = warnings.get(code, 0) + number
+
+class _Shells:
+    """Gathers the solids of a file and judges them together."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.lods: list[str] = []
+        self.claims: list[bool] = []
+        self.corners: list[np.ndarray[Any, Any]] = []
+        self.rings: list[int] = []  # corners of each ring
+        self.surfaces: list[int] = []  # rings of each surface
+        self.solids: list[int] = []  # surfaces of each solid
+
+    def add(self, document: dict[str, Any]) -> None:
+        """Take the solids of a document."""
+        flat: list[int] = []
+        for name, item in document["CityObjects"].items():
+            for geometry in item.get("geometry", []):
+                kind = geometry["type"]
+                if kind not in ("Solid", "MultiSolid", "CompositeSolid"):
+                    continue
+                found = geometry["boundaries"]
+                for solid in [found] if kind == "Solid" else found:
+                    surfaces = [surface for shell in solid for surface in shell]
+                    self.names.append(name)
+                    self.lods.append(geometry["lod"])
+                    self.claims.append(bool(geometry.get("semantics")))
+                    self.solids.append(len(surfaces))
+                    for surface in surfaces:
+                        self.surfaces.append(len(surface))
+                        for ring in surface:
+                            self.rings.append(len(ring))
+                            flat += ring
+        if flat:
+            vertices = np.array(document["vertices"], dtype=np.int64).reshape(-1, 3)
+            self.corners.append(vertices[flat])
+
+    def judge(
+        self, transform: dict[str, Any], total: dict[str, Any], problems: _Limited
+    ) -> None:  # fmt: skip
+        """Count solids by level of detail and fault; add those that cannot be borne."""
+        from qala.city.solids import PRISM, VALID_CODES, Solids, check_solids
+
+        for lod in self.lods:
+            total["lods"][lod] = total["lods"].get(lod, 0) + 1
+        total["solids"] = len(self.names)
+        if not self.corners:
+            return
+        # coordinates in whole millimetres; other units of the CRS are not our concern
+        scale = np.asarray(transform["scale"], float) * 1000.0
+        exact = np.allclose(scale, np.rint(scale)) and bool((scale >= 1).all())
+        corners = np.vstack(self.corners) * (np.rint(scale).astype(np.int64) if exact else 1)
+        tolerance = 10.0 if exact else 0.01 / float(np.mean(np.abs(transform["scale"])))
+        surface_offsets, ring_offsets, index_offsets = (
+            np.concatenate([[0], np.cumsum(n)]).astype(np.int64)
+            for n in (self.solids, self.surfaces, self.rings)
+        )
+        ends = index_offsets[ring_offsets[surface_offsets]]
+        count = len(self.names)
+        codes = check_solids(
+            Solids(
+                corners, ends, surface_offsets, ring_offsets, index_offsets,
+                (np.arange(len(corners)) - np.repeat(ends[:-1], np.diff(ends))).astype(np.int32),
+                np.zeros(len(ring_offsets) - 1, np.uint8), np.full(count, PRISM),
+                np.zeros(count, np.int32), np.arange(count),
+            ), planar_mm=tolerance,
+        )  # fmt: skip
+        bottomless = np.zeros(count, bool)
+        for i in np.flatnonzero(codes == 302):
+            first, last = ring_offsets[surface_offsets[[i, i + 1]]]
+            rings = [corners[a:b] for a, b in pairwise(index_offsets[first : last + 1])]
+            bottomless[i] = _open_below(rings)
+        convention = bool(bottomless.all()) and not any(self.claims)
+        for code in np.unique(codes[codes != 0]).tolist():
+            here = codes == code
+            total["geometry_warnings"][code] = int(here.sum())
+            if code in _BEARABLE or (code == 302 and convention):
+                continue
+            for i in np.flatnonzero(here):
+                problems.add(f"{self.names[i]}: {VALID_CODES[code]} (code {code})",
+                             "closed solids whose surfaces face outwards")  # fmt: skip
+
+
+def _open_below(rings: list[np.ndarray[Any, Any]]) -> bool:
+    """Tell whether a shell lacks nothing but its ground."""
+    ends = np.vstack([np.hstack([r, np.roll(r, -1, axis=0)]) for r in rings])
+    there = {tuple(e) for e in ends.tolist()}
+    lowest = ends[:, 2].min()
+    alone = [e for e in there if (*e[3:], *e[:3]) not in there]
+    return bool(alone) and all(e[2] == lowest and e[5] == lowest for e in alone)
 
 
 #: columns that a twin's layer ``buildings`` must have

@@ -32,6 +32,10 @@ BUILDING_TAGS = (
     "roof:angle", "roof:direction", "roof:orientation", "name", "addr:street",
     "addr:housenumber", "start_date", "amenity",
 )  # fmt: skip
+#: values of ``building`` that say that nothing stands there (any more, or yet)
+NOT_BUILT = {"none", "proposed", "planned", "demolished", "razed", "removed", "destroyed"}
+#: tags that tell of a height above the ground
+_ABOVE = ("height", "building:height", "est_height", "building:levels", "roof:levels")
 
 _GREEN = {
     ("leisure", v) for v in ("park", "garden", "golf_course", "common", "dog_park",
@@ -161,7 +165,8 @@ def _read(
     rows = {name: _Rows(wanted=name in columns) for name in (*_COLUMNS, "stations")}
     issues: list[tuple[str, str, str, str]] = []
     members: dict[str, str] = {}
-    wanted: set[str] = set()
+    wanted: dict[str, str] = {}
+    outer: dict[str, str] = {}
     keys = osmium.filter.KeyFilter(
         *(k for k in _KEYS if k not in _ONLY_FOR or set(_ONLY_FOR[k]) & set(columns))
     )
@@ -172,16 +177,57 @@ def _read(
         elif thing.is_way():
             _way(thing, tags, factory, rows, issues)
         elif thing.is_relation():
-            _relation(thing, tags, members, wanted, issues)
+            _relation(thing, tags, members, wanted, outer)
         else:
             _area(thing, tags, factory, rows, issues)
-    built = set(rows["buildings"].ids) if rows["buildings"].wanted else wanted
+    told = {(layer, osm_id) for layer, osm_id, _, _ in issues}
+    drawn = {layer: set(table.ids) for layer, table in rows.items()}
     issues.extend(
-        ("buildings", osm_id, "refused", "the relation's members do not close to an outline")
-        for osm_id in sorted(wanted - built)
-    )
+        (layer, osm_id, "refused", "the relation's members do not close to an outline, or lie "
+         "outside the extract")
+        for osm_id, layer in sorted(wanted.items())
+        if layer in columns and osm_id not in drawn[layer] and (layer, osm_id) not in told
+    )  # fmt: skip
+    _drop_twins(rows["buildings"], outer, issues)
     frames = {name: _frame(rows[name], of_layer) for name, of_layer in columns.items()}
     return OsmCity(frames, members, issues)
+
+
+def _drop_twins(
+    buildings: _Rows, outer: dict[str, str], issues: list[tuple[str, str, str, str]]
+) -> None:
+    """Leave out ways that a relation draws as its outer ring: the same building twice."""
+    built = set(buildings.ids)
+    twins = {way: relation for way, relation in outer.items() if way in built and relation in built}
+    if not twins:
+        return
+    keep = [i for i, osm_id in enumerate(buildings.ids) if osm_id not in twins]
+    for name in ("ids", "kinds", "wkb", "tags"):
+        values = getattr(buildings, name)
+        values[:] = [values[i] for i in keep]
+    issues.extend(
+        ("buildings", way, "refused", f"drawn again as the outer ring of {relation}")
+        for way, relation in sorted(twins.items())
+    )
+
+
+def _stands(tags: dict[str, str]) -> str:
+    """Tell whether tags mean a building or part above the ground: why not, or an empty text."""
+    kind = tags.get("building", tags.get("building:part", ""))
+    if kind in NOT_BUILT:
+        return f"tagged building={kind}: nothing stands there"
+    if tags.get("location") == "underground":
+        return "underground (location=underground)"
+    layer = tags.get("layer", "0").strip()
+    if layer.startswith("-") and layer.strip("-0.") and "location" not in tags and not any(
+        k in tags for k in _ABOVE
+    ):  # fmt: skip
+        return f"underground (layer={layer[:10]}, and nothing tells of a height)"
+    return ""
+
+
+def _is_building(tags: dict[str, str]) -> bool:
+    return tags.get("building", "no") != "no" or tags.get("building:part", "no") != "no"
 
 
 #: tag columns of each layer
@@ -237,10 +283,14 @@ def _poi(tags: dict[str, str]) -> list[tuple[str, str]]:
 
 def _way(thing: Any, tags: dict[str, str], factory: Any, rows: Any, issues: Any) -> None:
     osm_id = f"way/{thing.id}"
-    is_building = tags.get("building", "no") != "no" or tags.get("building:part", "no") != "no"
+    is_building = _is_building(tags)
     found: list[tuple[str, str]] = []
     if is_building:
-        if not thing.is_closed():
+        under = _stands(tags)
+        if under:
+            issues.append(("buildings", osm_id, "refused", under))
+            is_building = False
+        elif not thing.is_closed():
             issues.append(("buildings", osm_id, "refused", "the outline is not closed"))
             is_building = False
         elif len(thing.nodes) < 4:
@@ -267,9 +317,13 @@ def _way(thing: Any, tags: dict[str, str], factory: Any, rows: Any, issues: Any)
 
     try:
         wkb = factory.create_linestring(thing)
-    except (osmium.InvalidLocationError, RuntimeError):
+    except osmium.InvalidLocationError:
         layer = "buildings" if is_building else found[0][0]
         issues.append((layer, osm_id, "refused", "nodes of it lie outside the extract"))
+        return
+    except RuntimeError:
+        layer = "buildings" if is_building else found[0][0]
+        issues.append((layer, osm_id, "refused", "its nodes lie in one place"))
         return
     if is_building:
         rows["buildings"].add(osm_id, tags.get("building", "yes"), wkb, tags)
@@ -288,11 +342,21 @@ def _network(tags: dict[str, str]) -> tuple[str, str] | None:
     return None
 
 
-def _relation(thing: Any, tags: dict[str, str], members: Any, wanted: Any, issues: Any) -> None:
+def _relation(
+    thing: Any, tags: dict[str, str], members: Any, wanted: dict[str, str], outer: dict[str, str]
+) -> None:
     kind = tags.get("type")
-    if kind == "multipolygon":
-        if tags.get("building", "no") != "no" or tags.get("building:part", "no") != "no":
-            wanted.add(f"relation/{thing.id}")
+    osm_id = f"relation/{thing.id}"
+    if kind in ("multipolygon", "boundary"):
+        if _is_building(tags):
+            wanted[osm_id] = "buildings"
+            for m in thing.members:
+                if m.type == "w" and m.role in ("outer", ""):
+                    outer[f"way/{m.ref}"] = osm_id
+        else:
+            layers = _ground(tags)
+            if layers:
+                wanted[osm_id] = layers[0][0]
     elif kind == "building":
         name = {"w": "way", "r": "relation"}
         named = [(m.role, f"{name.get(m.type, 'node')}/{m.ref}") for m in thing.members]
@@ -302,13 +366,9 @@ def _relation(thing: Any, tags: dict[str, str], members: Any, wanted: Any, issue
                 members[ref] = outline[0]
 
 
-def _area(thing: Any, tags: dict[str, str], factory: Any, rows: Any, issues: Any) -> None:
-    from_way = thing.from_way()
-    osm_id = f"{'way' if from_way else 'relation'}/{thing.orig_id()}"
+def _ground(tags: dict[str, str]) -> list[tuple[str, str]]:
+    """Return (layer, kind) of an area of land, green, water or protection."""
     found: list[tuple[str, str]] = []
-    building = tags.get("building", "no") != "no" or tags.get("building:part", "no") != "no"
-    if building and not from_way:
-        found.append(("buildings", tags.get("building", "yes")))
     pairs = [(k, tags[k]) for k in ("leisure", "landuse", "natural", "waterway") if k in tags]
     water = [v for k, v in pairs if (k, v) in _WATER]
     green = [v for k, v in pairs if (k, v) in _GREEN]
@@ -322,6 +382,21 @@ def _area(thing: Any, tags: dict[str, str], factory: Any, rows: Any, issues: Any
         tags.get("leisure") == "nature_reserve"
     ):
         found.append(("protected_areas", tags.get("boundary", "nature_reserve")))
+    return found
+
+
+def _area(thing: Any, tags: dict[str, str], factory: Any, rows: Any, issues: Any) -> None:
+    from_way = thing.from_way()
+    osm_id = f"{'way' if from_way else 'relation'}/{thing.orig_id()}"
+    found: list[tuple[str, str]] = []
+    building = _is_building(tags)
+    if building and not from_way:
+        under = _stands(tags)
+        if under:
+            issues.append(("buildings", osm_id, "refused", under))
+        else:
+            found.append(("buildings", tags.get("building", "yes")))
+    found += _ground(tags)
     if not building or from_way:
         found.extend(_poi(tags))
     if "addr:housenumber" in tags:
@@ -384,13 +459,28 @@ def in_area(layer: gpd.GeoDataFrame, area: shapely.Geometry, *, clip: bool) -> g
     return kept[same].reset_index(drop=True)
 
 
+def middle_of(box: tuple[float, float, float, float]) -> tuple[float, float]:
+    """Return the middle of a box in degrees; one wider than half the Earth spans 180° east.
+
+    Examples
+    --------
+    >>> middle_of((-179.8, 66.0, 179.6, 67.0))
+    (179.9, 66.5)
+    """
+    west, south, east, north = (float(v) for v in box)
+    if east - west > 180.0:
+        west, east = east, west + 360.0
+    lon = round((west + east) / 2, 9)
+    return lon - 360.0 if lon > 180.0 else lon, (south + north) / 2
+
+
 def local_utm(area: tuple[float, float, float, float]) -> pyproj.CRS:
     """Return the WGS 84 / UTM zone of the middle of a box in degrees."""
     import pyproj
     from pyproj.aoi import AreaOfInterest
     from pyproj.database import query_utm_crs_info
 
-    lon, lat = (area[0] + area[2]) / 2, (area[1] + area[3]) / 2
+    lon, lat = middle_of(area)
     if not (-180 <= lon <= 180 and -80 <= lat <= 84):
         raise InputError(f"the area's middle is {lon:g}, {lat:g}", "degrees between 80 S and 84 N")
     found = query_utm_crs_info("WGS 84", AreaOfInterest(lon, lat, lon, lat), contains=True)

@@ -17,7 +17,7 @@ from qala.city.classes import building_class
 from qala.city.heights import ASSUMPTIONS, TYPE_LEVELS
 from qala.city.history import PAST, compare, counts, read_objects
 from qala.city.model import COLUMNS, Issue, Twin
-from qala.city.osm import NOTICE, OsmCity, in_area, local_utm, read_osm, to_crs
+from qala.city.osm import NOTICE, OsmCity, in_area, local_utm, middle_of, read_osm, to_crs
 from qala.city.people import spread_people
 from qala.city.relief import ASSUMPTIONS as RELIEF
 from qala.city.relief import contours, drape, facets, ground_box, make_relief
@@ -215,10 +215,13 @@ def build_twin(
     if relief is not None and terrain is not None:
         others = {k: drape(v, relief, terrain) for k, v in others.items()}
         others |= {"terrain": facets(relief, crs, day), "contours": contours(relief, crs, day)}
-    hull = polygon if polygon is not None else shapely.box(*box)
-    there = shapely.transform(
-        shapely.segmentize(hull, 0.01), lambda p: np.column_stack(move(p[:, 0], p[:, 1]))
-    )
+    if polygon is None and box[2] - box[0] > 180.0:  # across 180° east
+        there = shapely.box(*table.total_bounds)
+    else:
+        hull = polygon if polygon is not None else shapely.box(*box)
+        there = shapely.transform(
+            shapely.segmentize(hull, 0.01), lambda p: np.column_stack(move(p[:, 0], p[:, 1]))
+        )
     area_km2 = float(shapely.area(there)) / 1e6
     clock("layers")
     table = _ordered(table)
@@ -308,7 +311,7 @@ def _with_sun(
     """Add roof area by side and the solar potential."""
     from qala.city.solar import SIDES, roof_potential
 
-    lon, lat = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    lon, lat = middle_of(box)
     roofs = roof_potential(solids, len(table), lon, lat, clear_sky_index=clear_sky_index)
     plates = (table["lod"] == "0.2").to_numpy()[:, None]
     area = np.where(plates, np.nan, np.round(roofs.area, 2))
