@@ -96,12 +96,12 @@ def ours(table: gpd.GeoDataFrame, work: Path, times: int) -> dict[str, float]:
         return made, triangulate(made)
 
     solids()  # compiled loops are loaded once
-    out["solids"], (made, triangles) = best(solids, times)
+    out["solids"], (made, _) = best(solids, times)
     lods = table.assign(lod=made.lods, valid_code=made.valid_codes)
 
     def tiles() -> Any:
         shutil.rmtree(work / "tiles", ignore_errors=True)
-        return write_tiles(lods, made, triangles, work / "tiles")
+        return write_tiles(lods, work / "tiles")
 
     out["tiles"], _ = best(tiles, times)
     changed = lods.copy()
@@ -110,7 +110,7 @@ def ours(table: gpd.GeoDataFrame, work: Path, times: int) -> dict[str, float]:
 
     def again() -> Any:
         state.reverse()
-        return write_tiles(state[0], made, triangles, work / "tiles")
+        return write_tiles(state[0], work / "tiles")
 
     out["tiles, 10 changed"], report = best(again, times)
     print(f"  10 changed: {report.written} of {report.tiles} tiles written")

@@ -269,16 +269,16 @@ def test_unique_vertices_keep_places() -> None:
 
 def test_only_changed_tiles_are_written_again(twin: Twin, tmp_path: Path) -> None:
     out = tmp_path / "tiles"
-    first = write_tiles(twin.buildings, twin.solids, twin.triangles, out, leaf=100, inner=20)
+    first = write_tiles(twin.buildings, out, leaf=100, inner=20)
     assert first.written == first.tiles > 20
-    again = write_tiles(twin.buildings, twin.solids, twin.triangles, out, leaf=100, inner=20)
+    again = write_tiles(twin.buildings, out, leaf=100, inner=20)
     assert (again.written, again.unchanged) == (0, first.tiles)
     changed = twin.buildings.copy()
     changed.loc[changed.index[-3:], "name"] = "Renamed"
-    third = write_tiles(changed, twin.solids, twin.triangles, out, leaf=100, inner=20)
+    third = write_tiles(changed, out, leaf=100, inner=20)
     assert 1 <= third.written <= 3
     (out / "tiles.json").write_text("{")
-    fourth = write_tiles(changed, twin.solids, twin.triangles, out, leaf=100, inner=20)
+    fourth = write_tiles(changed, out, leaf=100, inner=20)
     assert fourth.written == fourth.tiles
 
 

@@ -728,9 +728,12 @@ def put_cuts(todo, cuts, cut_offsets, needs, v, vo, so, ring_offsets, index_offs
 
 
 @njit(cache=True, nogil=True)
-def mesh(mine, xyz, starts, vo, so, ring_offsets, index_offsets, indices, tri, tri_offsets,
-          types, position, normal, feature, roof, corners):  # fmt: skip
-    """Fill a tile's arrays: a corner of each surface with its normal and feature."""
+def mesh(mine, xyz, starts, so, ring_offsets, index_offsets, indices, tri, tri_offsets, types,
+         palette, classes, position, normal, feature, colours, corners):  # fmt: skip
+    """Fill a tile's arrays: a corner of each surface with its normal, feature and colour.
+
+    Walls and roofs have the colours of their feature's class.
+    """
     at, t = 0, 0
     for k in range(len(mine)):
         s = mine[k]
@@ -740,30 +743,35 @@ def mesh(mine, xyz, starts, vo, so, ring_offsets, index_offsets, indices, tri, t
         for f in range(so[s], so[s + 1]):
             nx, ny, nz = 0.0, 0.0, 0.0
             begin = at
+            side = 1 if types[f] == ROOF else 0
             ox, oy, oz = 0.0, 0.0, 0.0
             for r in range(ring_offsets[f], ring_offsets[f + 1]):
                 q0, m = index_offsets[r], index_offsets[r + 1] - index_offsets[r]
+                if at == begin:
+                    p = base + indices[q0]
+                    ox, oy, oz = xyz[p, 0], xyz[p, 1], xyz[p, 2]
+                p = base + indices[q0 + m - 1]
+                px, py, pz = xyz[p, 0] - ox, xyz[p, 1] - oy, xyz[p, 2] - oz
                 for i in range(m):
-                    p, q = base + indices[q0 + i], base + indices[q0 + (i + 1) % m]
-                    if at == begin:
-                        ox, oy, oz = xyz[p, 0], xyz[p, 1], xyz[p, 2]
-                    px, py, pz = xyz[p, 0] - ox, xyz[p, 1] - oy, xyz[p, 2] - oz
+                    q = base + indices[q0 + i]
                     qx, qy, qz = xyz[q, 0] - ox, xyz[q, 1] - oy, xyz[q, 2] - oz
                     nx += py * qz - pz * qy
                     ny += pz * qx - px * qz
                     nz += px * qy - py * qx
+                    px, py, pz = qx, qy, qz
                     # glTF's y points up
-                    position[at, 0] = xyz[p, 0]
-                    position[at, 1] = xyz[p, 2]
-                    position[at, 2] = -xyz[p, 1]
+                    position[at, 0] = xyz[q, 0]
+                    position[at, 1] = xyz[q, 2]
+                    position[at, 2] = -xyz[q, 1]
                     feature[at] = k
-                    roof[at] = types[f] == ROOF
+                    for c in range(4):
+                        colours[at, c] = palette[side, classes[k], c]
                     at += 1
-            size = np.sqrt(nx * nx + ny * ny + nz * nz)
+            size = 127 / np.sqrt(nx * nx + ny * ny + nz * nz)
+            a, b, c = np.int8(np.rint(nx * size)), np.int8(np.rint(nz * size)), np.int8(
+                np.rint(-ny * size))  # fmt: skip
             for j in range(begin, at):
-                normal[j, 0] = np.int8(np.rint(127 * nx / size))
-                normal[j, 1] = np.int8(np.rint(127 * nz / size))
-                normal[j, 2] = np.int8(np.rint(-127 * ny / size))
+                normal[j, 0], normal[j, 1], normal[j, 2] = a, b, c
         for j in range(tri_offsets[s], tri_offsets[s + 1]):
             for c in range(3):
                 corners[t] = tri[j, c] - i0 + first
@@ -783,28 +791,6 @@ def ranges(starts, ends):
             out[at] = j
             at += 1
     return out
-
-
-@njit(cache=True, nogil=True)
-def fingerprints(solids, v, vo, so, ring_offsets, index_offsets, indices, kinds, out):
-    """Mix everything a solid is made of into 64 bits (the mixing step of SplitMix64)."""
-    for i in range(len(solids)):
-        s = solids[i]
-        h = np.uint64(0x9E3779B97F4A7C15) + np.uint64(kinds[s] + 2)
-        for j in range(vo[s], vo[s + 1]):
-            for d in range(3):
-                h = (h ^ np.uint64(v[j, d])) * np.uint64(0xBF58476D1CE4E5B9)
-                h ^= h >> np.uint64(29)
-        r0, r1 = ring_offsets[so[s]], ring_offsets[so[s + 1]]
-        for q in range(index_offsets[r0], index_offsets[r1]):
-            h = (h ^ np.uint64(indices[q])) * np.uint64(0x94D049BB133111EB)
-            h ^= h >> np.uint64(31)
-        for r in range(r0, r1):
-            h = (h ^ np.uint64(index_offsets[r + 1] - index_offsets[r0])) * np.uint64(
-                0x94D049BB133111EB
-            )
-            h ^= h >> np.uint64(31)
-        out[i] = h
 
 
 @njit(cache=True, nogil=True)
@@ -848,20 +834,6 @@ def rank_in_cells(code, cells):
 
 
 @njit(cache=True, nogil=True)
-def to_local(lon, lat, z, matrix, a, e2, out):
-    """Turn degrees and ellipsoidal metres into the axes of a 4×4 matrix's frame."""
-    for i in range(len(lon)):
-        u, w = np.radians(lon[i]), np.radians(lat[i])
-        sin, cos = np.sin(w), np.cos(w)
-        n = a / np.sqrt(1 - e2 * sin * sin)
-        dx = (n + z[i]) * cos * np.cos(u) - matrix[0, 3]
-        dy = (n + z[i]) * cos * np.sin(u) - matrix[1, 3]
-        dz = (n * (1 - e2) + z[i]) * sin - matrix[2, 3]
-        for c in range(3):
-            out[i, c] = dx * matrix[0, c] + dy * matrix[1, c] + dz * matrix[2, c]
-
-
-@njit(cache=True, nogil=True)
 def bounds3(points):
     """Lowest and highest of three columns."""
     out = np.empty((2, 3), points.dtype)
@@ -876,10 +848,112 @@ def bounds3(points):
 
 
 @njit(cache=True, nogil=True)
-def paint(palette, classes, feature, roof, out):
-    """Give each corner the colour of its feature's class: walls, or roofs."""
-    for i in range(len(feature)):
-        k = classes[np.int64(feature[i])]
-        side = 1 if roof[i] else 0
-        for c in range(4):
-            out[i, c] = palette[side, k, c]
+def place(v, scale, lift, cx, cy, hx, hy, fit, out):
+    """Put vertices into a tile's axes by polynomials of the fourth degree."""
+    for i in range(len(v)):
+        u, w = (v[i, 0] / scale - cx) / hx, (v[i, 1] / scale - cy) / hy
+        z = v[i, 2] / scale + lift
+        for c in range(3):
+            ground, up = 0.0, 0.0
+            k, pu = 0, 1.0
+            for a in range(5):
+                pw = pu
+                for _ in range(5 - a):
+                    ground += fit[c, k] * pw
+                    up += fit[c + 3, k] * pw
+                    pw *= w
+                    k += 1
+                pu *= u
+            out[i, c] = ground + z * up
+
+
+@njit(cache=True, nogil=True)
+def _mix(h, word):
+    """Mix a word into 64 bits (the steps of SplitMix64)."""
+    h = (h ^ word) * np.uint64(0xBF58476D1CE4E5B9)
+    return h ^ (h >> np.uint64(29))
+
+
+@njit(cache=True, nogil=True)
+def hash_words(words, out):
+    """Mix a column of 64-bit words into the digests of rows."""
+    for i in range(len(words)):
+        out[i] = _mix(out[i] + np.uint64(0x9E3779B97F4A7C15), words[i])
+
+
+@njit(cache=True, nogil=True)
+def hash_texts(offsets, data, out):
+    """Mix a column of texts into the digests of rows."""
+    for i in range(len(offsets) - 1):
+        h = _mix(out[i] + np.uint64(0x9E3779B97F4A7C15), np.uint64(offsets[i + 1] - offsets[i]))
+        word, filled = np.uint64(0), np.uint64(0)
+        for j in range(offsets[i], offsets[i + 1]):
+            word |= np.uint64(data[j]) << filled
+            filled += np.uint64(8)
+            if filled == np.uint64(64):
+                h = _mix(h, word)
+                word, filled = np.uint64(0), np.uint64(0)
+        out[i] = _mix(h, word)
+
+
+@njit(cache=True, nogil=True)
+def survey(offsets, data, scale, prints, bounds, area):
+    """Digest, box and area of outlines in well-known binary: polygons and multipolygons.
+
+    Coordinates count as whole 1/``scale``, and one polygon as a multipolygon of one, so that
+    a file gives what memory gave. An outline that is missing has area 0.
+    """
+    bits = np.empty(1, np.uint64)
+    number = bits.view(np.float64)
+    for i in range(len(offsets) - 1):
+        area[i] = 0.0
+        bounds[i, 0] = bounds[i, 1] = np.inf
+        bounds[i, 2] = bounds[i, 3] = -np.inf
+        at, end = offsets[i], offsets[i + 1]
+        h = np.uint64(0)
+        polygons = 1 if end - at >= 9 else 0
+        while polygons > 0:
+            kind = np.int64(data[at + 1]) | (np.int64(data[at + 2]) << 8)
+            high = np.int64(data[at + 4])
+            deep = 3 if high & 0x80 or kind // 1000 == 1 else 2
+            kind = kind % 1000
+            count = np.int64(data[at + 5]) | (np.int64(data[at + 6]) << 8) | (
+                np.int64(data[at + 7]) << 16)  # fmt: skip
+            at += 9
+            if kind == 6:
+                polygons = count
+                continue
+            if kind != 3 or data[at - 9] != 1:
+                break
+            h = _mix(h, np.uint64(count))
+            for _ in range(count):
+                points = np.int64(data[at]) | (np.int64(data[at + 1]) << 8) | (
+                    np.int64(data[at + 2]) << 16)  # fmt: skip
+                at += 4
+                h = _mix(h, np.uint64(points))
+                fx, fy, px, py, ring = 0.0, 0.0, 0.0, 0.0, 0.0
+                for j in range(points):
+                    x, y = 0.0, 0.0
+                    for c in range(deep):
+                        word = np.uint64(0)
+                        for k in range(8):
+                            word |= np.uint64(data[at + k]) << np.uint64(8 * k)
+                        at += 8
+                        bits[0] = word
+                        if c == 0:
+                            x = number[0]
+                        elif c == 1:
+                            y = number[0]
+                    h = _mix(h, np.uint64(np.int64(np.rint(x * scale))))
+                    h = _mix(h, np.uint64(np.int64(np.rint(y * scale))))
+                    bounds[i, 0], bounds[i, 1] = min(bounds[i, 0], x), min(bounds[i, 1], y)
+                    bounds[i, 2], bounds[i, 3] = max(bounds[i, 2], x), max(bounds[i, 3], y)
+                    if j == 0:
+                        fx, fy = x, y
+                    else:
+                        ring += (px - fx) * (y - fy) - (x - fx) * (py - fy)
+                    px, py = x, y
+                # the first ring is the outline, the others are cut out
+                area[i] += abs(ring) / 2 if _ == 0 else -abs(ring) / 2
+            polygons -= 1
+        prints[i] = _mix(prints[i] + np.uint64(0x9E3779B97F4A7C15), h)

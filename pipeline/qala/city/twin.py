@@ -649,7 +649,7 @@ def _other_exports(
     clock("cityjson")
     tell("writing 3D Tiles")
     tiles = write_tiles(
-        twin.buildings, twin.solids, twin.triangles, folder / "tiles",
+        twin.buildings, folder / "tiles",
         to_ellipsoid=twin.vertical.to_ellipsoid, extras=_extras(twin),
     )  # fmt: skip
     clock("tiles")

@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +23,10 @@ import numpy as np
 
 from qala.city import _kernels
 from qala.city.classes import CLASSES, COLOURS, building_class
-from qala.city.solids import PRISM, SCALE, Solids, Triangles
+from qala.city.solids import PRISM, SCALE, Solids, Triangles, make_solids, triangulate
 from qala.compute import usable_cores
-from qala.errors import InputError
-from qala.export._earth import E2, A, enu, inverse
+from qala.errors import InputError, Problems
+from qala.export._earth import A, ecef, enu
 from qala.export._files import replace_file
 
 if TYPE_CHECKING:
@@ -43,18 +43,28 @@ INNER = 400
 #: geometric error of a tile = its side over this: children of 500 m appear within about 4 km
 ERROR_SHARE = 16.0
 #: changes when equal inputs no longer give equal tiles
-ENCODING = 4
+ENCODING = 5
 #: tilesets up to this size are packed into one script, bytes
 PACK_UP_TO = 24 * 2**20
 #: cells of a level up to which they are counted in an array
 DENSE = 4_000_000
 _TEXTS = ("id", "parent", "name", "kind", "class", "height_source", "roof_shape", "lod")
-#: columns of a GeoPackage that tiles are made from
-_READ = ("id", "parent", "name", "kind", "height", "height_source", "height_lo", "height_hi",
-         "min_height", "base_z", "roof_shape", "roof_height", "roof_direction",
-         "roof_orientation", "lod", "valid_code", "footprint_area", "floor_area",
-         "people")  # fmt: skip
+#: numbers of the classes, which travel as colours
+_CLASS = "class number"
 _NUMBERS = ("height", "height_lo", "height_hi", "base_z", "floor_area", "people")
+#: what an object's digest is made of, besides its outline
+_HASHED = (("id", "parent", "name", "kind", "height_source", "roof_shape", "roof_orientation"),
+           (*_NUMBERS, "min_height", "roof_height", "roof_direction"))  # fmt: skip
+#: columns of a GeoPackage that tiles are made from; those without which there are none
+_READ = (*_HASHED[0], *_HASHED[1], "lod", "valid_code")
+_NEEDED = ("id", "parent", "kind", "height", "min_height", "base_z", "roof_shape", "roof_height",
+           "lod")  # fmt: skip
+#: objects made into tiles at a time by one thread, and rows read at a time
+JOB, ROWS = 4_000, 65_536
+#: points along a side of the grid that a tile's map to the globe is fitted to
+GRID = 7
+#: greatest error of that fit, metres; beyond it every corner is asked of PROJ
+FIT = 1e-4
 
 
 @dataclass(frozen=True)
@@ -70,8 +80,6 @@ class TileReport:
 
 def write_tiles(
     table: gpd.GeoDataFrame,
-    solids: Solids,
-    triangles: Triangles,
     folder: str | Path,
     *,
     to_ellipsoid: float = 0.0,
@@ -84,9 +92,7 @@ def write_tiles(
     Parameters
     ----------
     table
-        Buildings, projected CRS in metres.
-    solids, triangles
-        Their solids and these cut into triangles.
+        Buildings as :func:`qala.city.solids.make_solids` takes them, projected CRS in metres.
     folder
         Folder for ``tileset.json`` and ``content/``.
     to_ellipsoid
@@ -107,41 +113,31 @@ def write_tiles(
     ------
     InputError
         When there is nothing to show.
+
+    Notes
+    -----
+    Solids are made and checked tile by tile, of no more objects than a few tiles hold;
+    only a few numbers of each object are kept.
     """
-    target = Path(folder)
-    (target / "content").mkdir(parents=True, exist_ok=True)
-    shown = np.flatnonzero(solids.kinds >= PRISM)
-    if not len(shown):
-        raise InputError("no building has a solid", "at least one building in the area")
-    tree = _quadtree(table, solids, shown, leaf, inner)
-    known = _known(target)
-    names = _column_names(table)
-    prints, code = _prints(table, solids, shown), table.crs.to_epsg()
-    records: dict[str, dict[str, Any]] = {}
-    order = np.argsort(tree.tile, kind="stable")
-    bounds = np.searchsorted(tree.tile[order], np.arange(len(tree.names) + 1))
-    todo: list[tuple[str, Array]] = []
-    for t, name in enumerate(tree.names):
-        here = order[bounds[t] : bounds[t + 1]]
-        digest = _digest(prints[here], names, to_ellipsoid, code)
-        before = known.get(name)
-        if before is not None and before["hash"] == digest and _glb_of(target, name).exists():
-            records[name] = before
-        else:
-            records[name] = {"hash": digest}
-            todo.append((name, shown[here]))
-    _write_some(target, todo, records, table, solids, triangles, names, to_ellipsoid)
+    import shapely
+
+    rows = np.arange(len(table))
+    if "whole" in table:
+        rows = rows[~table["whole"].to_numpy(bool)]
+    part = table if len(rows) == len(table) else table.iloc[rows]
+    columns = {c: part[c] for c in part.columns if c != part.geometry.name}
+    if "roof:orientation" in columns:
+        columns["roof_orientation"] = columns["roof:orientation"]
     # a plain run numbers rows as GDAL will: from 1
-    numbers = table.index.to_numpy() if table.index.name == "fid" else np.arange(len(table)) + 1
-    rows = solids.rows[shown]
-    _remember(target, table["id"].to_numpy(object)[rows], numbers[rows], tree, prints, names)
-    removed = 0
-    for file in (target / "content").glob("*.glb"):
-        if file.stem not in records:
-            file.unlink()
-            removed += 1
-    _write_tree(target, tree, records, extras or {})
-    return TileReport(len(tree.names), len(todo), len(tree.names) - len(todo), removed, len(shown))
+    numbers = part.index.to_numpy() if table.index.name == "fid" else rows + 1
+    objects = _survey(columns, shapely.to_wkb(part.geometry.to_numpy()), numbers, "the table")
+    names = _column_names(columns, objects)
+
+    def take(numbers: Array) -> gpd.GeoDataFrame:
+        return table.loc[numbers] if table.index.name == "fid" else table.iloc[numbers - 1]
+
+    return _write(objects, take, names, table.crs, Path(folder), to_ellipsoid, extras or {},
+                  leaf, inner)  # fmt: skip
 
 
 def tiles_from_gpkg(
@@ -151,7 +147,7 @@ def tiles_from_gpkg(
     ids: Sequence[str] | None = None,
     to_ellipsoid: float | None = None,
 ) -> TileReport:
-    """Make the tiles of a twin's GeoPackage anew, as after an edit in a GIS.
+    """Bring the tiles of a twin's GeoPackage up to date, as after an edit in a GIS.
 
     Parameters
     ----------
@@ -160,8 +156,9 @@ def tiles_from_gpkg(
     folder
         Folder of the tileset, such as ``TWIN/tiles``.
     ids
-        Objects that changed or went, where they are known: only their tiles are read and
-        written. The rest is taken to be as the last run left it.
+        Objects that changed or went, where they are known: nothing but their tiles is read
+        or written, and the rest is taken to be as the last run left it. Where None, all
+        objects are compared with the digests of the last run.
     to_ellipsoid
         Metres added to heights; as in the tileset that is there where None, else 0.
 
@@ -173,28 +170,33 @@ def tiles_from_gpkg(
     Raises
     ------
     InputError
-        When the file is no twin's GeoPackage, or holds nothing to show.
+        When the file is no twin's GeoPackage, rows lack their id, height or outline, or
+        there is nothing to show.
 
     Notes
     -----
     An object whose height or place changed stays in its tile with ``ids``; a run without
     them gives it the tile of its new size. Where ``ids`` names objects that the tiles don't
-    hold, or the tiles are of another version, all are made, and the log says so.
+    hold, or the tiles are of another version, all are compared, and the log says so.
     The CityJSON files and the 3-D index of a twin are not touched.
     """
-    target = Path(folder)
+    file, target = Path(path), Path(folder)
     extras: dict[str, Any] = {}
     if (target / "tileset.json").exists():
         extras = json.loads((target / "tileset.json").read_text())["asset"].get("extras", {})
     lift = float(extras.get("addedToReachEllipsoid", 0.0)) if to_ellipsoid is None else to_ellipsoid
+    if not file.is_file():
+        raise InputError(f"{file} does not exist", "the city.gpkg of a twin")
     report = None
     if ids is not None:
-        report = _update(Path(path), target, [str(i) for i in ids], lift, extras)
+        report = _update(file, target, [str(i) for i in ids], lift, extras)
     if report is None:
-        table, solids, triangles = _from_gpkg(Path(path))
-        report = write_tiles(table, solids, triangles, target, to_ellipsoid=lift, extras=extras)
+        objects, names, crs = _survey_gpkg(file)
+        report = _write(
+            objects, lambda fids: _rows_of(file, fids), names, crs, target, lift, extras
+        )
     packed = target.parent / "web" / "tiles.js"
-    if packed.exists():
+    if packed.exists() and (report.written or report.removed):
         pack_tiles(target, packed)
     return report
 
@@ -211,55 +213,184 @@ def pack_tiles(tiles: Path, file: Path) -> None:
     replace_file(file, b"window.QALA_TILES=" + json.dumps(packed).encode() + b";\n")
 
 
-def _from_gpkg(
-    file: Path, numbers: Sequence[int] | None = None
-) -> tuple[gpd.GeoDataFrame, Solids, Triangles]:
-    """Read footprints (all, or those of some rows) and make their solids."""
+# --- what tiles are planned from ------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Objects:
+    """The few numbers of each object that are kept for all of them.
+
+    Attributes
+    ----------
+    ids
+        Arrow strings.
+    number
+        (N) number of its row at the source.
+    prints
+        (N) 64 bits that stand for its outline and attributes.
+    bounds
+        (N, 6) left, bottom, right, top, lowest, highest; metres.
+    weight
+        (N) how far off it is seen: the silhouette, height by width.
+    known
+        Attributes that some object has.
+    """
+
+    ids: Any
+    number: Array
+    prints: Array
+    bounds: Array
+    weight: Array
+    known: frozenset[str]
+
+
+def _survey(columns: Mapping[str, Any], wkb: Any, number: Array, where: str) -> _Objects:
+    """Return what is kept of some rows, given by columns (pandas or Arrow) and outlines."""
+    import pyarrow as pa
+
+    count = len(number)
+    prints = np.zeros(count, np.uint64)
+    bounds, area = np.empty((count, 6)), np.empty(count)
+    places, data = _bytes_of(pa.array(wkb, pa.binary()) if isinstance(wkb, np.ndarray) else wkb)
+    _kernels.survey(places, data, SCALE, prints, bounds, area)
+    ids = _texts(columns["id"])
+    for name in _HASHED[0]:
+        if name in columns:
+            _kernels.hash_texts(*_bytes_of(_texts(columns[name])), prints)
+        else:
+            _kernels.hash_texts(np.zeros(count + 1, np.int32), np.zeros(0, np.uint8), prints)
+    known = set()
+    numbers: dict[str, Array] = {}
+    for name in _HASHED[1]:
+        values = _floats(columns[name]) if name in columns else np.full(count, np.nan)
+        numbers[name] = values
+        # one NaN and one zero, whichever bits they came with
+        clean = np.where(np.isnan(values), np.nan, values + 0.0)
+        _kernels.hash_words(clean.view(np.uint64), prints)
+        if np.isfinite(values).any():
+            known.add(name)
+    base, low, high = (numbers[n] for n in ("base_z", "min_height", "height"))
+    low = np.nan_to_num(low)
+    _refuse_gaps(where, number, places, ids, numbers, area)
+    bounds[:, 4], bounds[:, 5] = base + low, base + high
+    return _Objects(ids, number, prints, bounds, (high - low) * np.sqrt(area), frozenset(known))
+
+
+def _refuse_gaps(
+    where: str, number: Array, places: Array, ids: Any, numbers: dict[str, Array], area: Array
+) -> None:
+    """Gather rows that no solid can be made of, as an edit may leave them."""
+    names = _bytes_of(ids)[0]
+    faults = {
+        "no outline": (np.diff(places) == 0) | ~(area > 0),
+        "no id": np.diff(names) == 0,
+        "no height": ~np.isfinite(numbers["height"]),
+        "no base_z": ~np.isfinite(numbers["base_z"]),
+        "a height that is not above min_height":
+            numbers["height"] <= np.nan_to_num(numbers["min_height"]),
+    }  # fmt: skip
+    problems = Problems(where)
+    for what, wrong in faults.items():
+        rows = number[wrong].tolist()
+        if rows:
+            more = f" and {len(rows) - 10} more" if len(rows) > 10 else ""
+            told = ", ".join(map(str, rows[:10])) + more
+            problems.add(f"row {told}: {what}", "a building with id, outline, height and base_z",
+                         "fill it in, or delete the row")  # fmt: skip
+    problems.raise_if_any()
+
+
+def _join_surveys(parts: list[_Objects], where: str) -> _Objects:
+    import pyarrow as pa
+
+    ids = pa.concat_arrays([p.ids for p in parts])
+    twice = [v["values"] for v in ids.value_counts().filter(
+        pa.compute.greater(ids.value_counts().field("counts"), 1)).to_pylist()]  # fmt: skip
+    if twice:
+        raise InputError(
+            f"{where}: {len(twice)} ids stand twice ({', '.join(twice[:5])})", "one row an id",
+            "give copies an id of their own",
+        )  # fmt: skip
+
+    def all_of(name: str) -> Array:
+        return np.concatenate([getattr(p, name) for p in parts])
+
+    known: frozenset[str] = frozenset().union(*(p.known for p in parts))
+    return _Objects(
+        ids, all_of("number"), all_of("prints"), all_of("bounds"), all_of("weight"), known
+    )
+
+
+def _survey_gpkg(file: Path) -> tuple[_Objects, tuple[str, ...], Any]:
+    """Survey the footprints of a GeoPackage, some rows at a time."""
+    import pyarrow as pa
     import pyogrio
     import pyogrio.errors
+    import pyproj
 
-    from qala.city.solids import make_solids, triangulate
-
-    if not file.is_file():
-        raise InputError(f"{file} does not exist", "the city.gpkg of a twin")
-    where = None if numbers is None else f"fid IN ({','.join(str(int(n)) for n in numbers)})"
+    parts: list[_Objects] = []
     try:
-        table = pyogrio.read_dataframe(
-            file,
-            layer="footprints",
-            columns=list(_READ),
-            where=where,
-            fid_as_index=True,
-            use_arrow=True,
-        )
+        with pyogrio.open_arrow(
+            file, layer="footprints", columns=list(_READ), batch_size=ROWS, use_pyarrow=True,
+            return_fids=True,
+        ) as (meta, reader):  # fmt: skip
+            missing = [c for c in _NEEDED if c not in meta["fields"]]
+            if missing:
+                raise InputError(
+                    f"layer footprints of {file} lacks {', '.join(missing)}",
+                    "the city.gpkg of a twin",
+                )
+            fields = [str(f) for f in meta["fields"]]
+            for batch in reader:
+                shown = pa.array(~_whole(batch))
+                some = batch.filter(shown)
+                columns = {c: some.column(c) for c in fields}
+                # GDAL puts the row's number first and the outline last
+                number = np.asarray(some.column(0).to_numpy(zero_copy_only=False), np.int64)
+                parts.append(_survey(columns, some.column(some.num_columns - 1), number, str(file)))
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
         raise InputError(f"{file} cannot be read ({error})", "the city.gpkg of a twin") from error
-    missing = [c for c in ("id", "parent", "kind", "height", "min_height", "base_z", "roof_shape",
-                           "roof_height", "footprint_area", "lod") if c not in table]  # fmt: skip
-    if missing:
-        raise InputError(
-            f"layer footprints of {file} lacks {', '.join(missing)}", "the city.gpkg of a twin"
-        )
-    # rows whose parts carry the solids; those without one by a fault are tried again
-    whole = (table["lod"] == "0.2").to_numpy() & table["parent"].isna().to_numpy()
-    if "valid_code" in table:
-        whole &= (table["valid_code"] == 0).to_numpy()
-    table["whole"] = whole
+    if not parts:
+        raise InputError(f"{file} has no footprints", "at least one building in the area")
+    objects = _join_surveys(parts, str(file))
+    return objects, _column_names(fields, objects), pyproj.CRS.from_user_input(meta["crs"])
+
+
+def _whole(rows: Any) -> Array:
+    """Tell rows whose parts carry the solids; those without one by a fault are tried again."""
+    import pyarrow.compute as pc
+
+    out = pc.and_(
+        pc.fill_null(pc.equal(rows.column("lod"), "0.2"), False), pc.is_null(rows.column("parent"))
+    )
+    if "valid_code" in rows.schema.names:
+        out = pc.and_(out, pc.fill_null(pc.equal(rows.column("valid_code"), 0), True))
+    return np.asarray(out.to_numpy(zero_copy_only=False), bool)
+
+
+def _rows_of(file: Path, fids: Array) -> gpd.GeoDataFrame:
+    """Read some footprints as a table that solids are made from, in the order asked."""
+    import pyogrio
+
+    table = pyogrio.read_dataframe(
+        file,
+        layer="footprints",
+        columns=list(_READ),
+        where=f"fid IN ({','.join(map(str, np.sort(fids).tolist()))})",
+        fid_as_index=True,
+        use_arrow=True,
+    )
     if "roof_direction" not in table:
         table["roof_direction"] = np.nan
     if "roof_orientation" in table:
         table = table.rename(columns={"roof_orientation": "roof:orientation"})
-    solids = make_solids(table)
-    lods = table["lod"].to_numpy(object).copy()
-    lods[solids.rows] = solids.lods
-    table["lod"] = lods
-    return table, solids, triangulate(solids)
+    return table.loc[fids[np.isin(fids, table.index)]]
 
 
 def _update(
     file: Path, target: Path, ids: list[str], lift: float, extras: dict[str, Any]
 ) -> TileReport | None:
-    """Write the tiles of some objects; None where all must be made."""
+    """Write the tiles of some objects; None where all must be compared."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -270,66 +401,111 @@ def _update(
     with pa.ipc.open_file(pa.BufferReader(state.read_bytes())) as source:
         kept = source.read_all()
     told = kept.schema.metadata or {}
-    if told.get(b"encoding") != str(ENCODING).encode() or any("side" not in r for r in
-                                                              known.values()):  # fmt: skip
+    if told.get(b"encoding") != str(ENCODING).encode():
         log.warning("%s is of another version: all tiles are made", target)
         return None
     found = pc.index_in(pa.array(ids, pa.string()), kept["id"].combine_chunks())
     if found.null_count:
-        log.warning("%d of the objects are in no tile yet: all are made", found.null_count)
+        log.warning("%d of the objects are in no tile yet: all are compared", found.null_count)
         return None
     tile = kept["tile"].to_numpy()
     touched = np.unique(tile[found.to_numpy(zero_copy_only=False).astype(np.int64)])
     members = np.flatnonzero(np.isin(tile, touched))
-    # a changed building's plate may have become a solid, but it has no tile to lie in
-    table, solids, triangles = _from_gpkg(file, kept["fid"].to_numpy()[members].tolist())
+    table = _rows_of(file, kept["fid"].to_numpy()[members])
+    mine = kept["id"].take(members).to_pylist()
+    here = dict(zip(mine, members.tolist(), strict=True))
+    where = np.array([here.get(i, -1) for i in table["id"]], np.int64)
     names = tuple(told[b"columns"].decode().split())
-    shown = np.flatnonzero(solids.kinds >= PRISM)
-    rows = solids.rows[shown]
-    # the same objects in the same order as before; those gone or without a solid fall out
-    before = dict(zip(kept["id"].take(members).to_pylist(), members, strict=True))
-    where = np.array([before.get(i, -1) for i in table["id"].to_numpy(object)[rows]], np.int64)
-    gone = set(before) - set(table["id"])
-    if (
-        (where < 0).any()
-        or not gone <= set(ids)
-        or set(names) - set(_column_names(table)) - set(_NUMBERS)
-    ):
-        log.warning("%s has been numbered anew: all tiles are made", file)
+    if (where < 0).any() or not set(mine) - set(table["id"]) <= set(ids):
+        log.warning("%s has been numbered anew: all tiles are compared", file)
         return None
-    order = np.argsort(where, kind="stable")
-    shown, where = shown[order], where[order]
-    prints, code = _prints(table, solids, shown), table.crs.to_epsg()
+    columns = {c: table[c] for c in table.columns if c != table.geometry.name}
+    if "roof:orientation" in columns:
+        columns["roof_orientation"] = columns["roof:orientation"]
+    import shapely
+
+    objects = _survey(
+        columns, shapely.to_wkb(table.geometry.to_numpy()), table.index.to_numpy(), str(file)
+    )
+    code = table.crs.to_epsg()
     tree = _Tree(
         list(known), np.array([r["side"] for r in known.values()]),
         np.array([r["parent"] for r in known.values()]), tile,
     )  # fmt: skip
     todo: list[tuple[str, Array]] = []
+    places = np.arange(len(tile))
     for t in touched.tolist():
-        here = np.flatnonzero(tile[where] == t)
-        if not len(here):
-            log.warning("a tile has become empty: all are made")
+        rows = np.flatnonzero(tile[where] == t)
+        rows = rows[np.lexsort((objects.prints[rows], -objects.weight[rows]))]
+        places[np.sort(where[rows])] = where[rows]
+        if not len(rows):
+            log.warning("a tile has become empty: all are compared")
             return None
-        name = tree.names[t]
-        digest = _digest(prints[here], names, lift, code)
-        if known[name]["hash"] != digest:
-            known[name] = {"hash": digest}
-            todo.append((name, shown[here]))
-    for name in names:
-        if name not in table:
-            table[name] = np.nan
-    _write_some(target, todo, known, table, solids, triangles, names, lift)
+        digest = _digest(objects.prints[rows], names, lift, code)
+        if known[tree.names[t]]["hash"] != digest:
+            known[tree.names[t]] |= {"hash": digest}
+            todo.append((tree.names[t], rows))
+    _write_some(target, todo, known, objects, lambda rows: table.loc[rows], names, table.crs, lift)
     keep = np.ones(len(tile), bool)
     keep[np.setdiff1d(members, where)] = False
-    digests = kept["print"].to_numpy().copy()
-    digests[where] = prints
-    left = kept.filter(pa.array(keep))
-    _remember(
-        target, left["id"], left["fid"].to_numpy(),
-        _Tree(tree.names, tree.side, tree.parent, tile[keep]), digests[keep], names,
-    )  # fmt: skip
+    places = places[keep[places]]
+    prints = kept["print"].to_numpy().copy()
+    prints[where] = objects.prints
+    left = kept.take(places)
+    _remember(target, left["id"], left["fid"].to_numpy(), tile[places], prints[places], names)
     _write_tree(target, tree, known, extras)
-    return TileReport(len(tree.names), len(todo), len(tree.names) - len(todo), 0, int(keep.sum()))
+    shown = sum(r["objects"] for r in known.values())
+    return TileReport(len(tree.names), len(todo), len(tree.names) - len(todo), 0, shown)
+
+
+# --- writing what changed -------------------------------------------------------------
+
+
+Take = Callable[[Array], Any]
+
+
+def _write(
+    objects: _Objects, take: Take, names: tuple[str, ...], crs: Any, target: Path, lift: float,
+    extras: dict[str, Any], leaf: float = LEAF, inner: int = INNER,
+) -> TileReport:  # fmt: skip
+    """Plan the tiles of all objects and write those that differ from the last run."""
+    if not len(objects.prints):
+        raise InputError("no building has a solid", "at least one building in the area")
+    (target / "content").mkdir(parents=True, exist_ok=True)
+    tree = _quadtree(objects, leaf, inner)
+    known = _known(target)
+    code = crs.to_epsg()
+    records: dict[str, dict[str, Any]] = {}
+    # within a tile as seen from afar; equals by their digest, not by the source's order
+    order = np.lexsort((objects.prints, -objects.weight, tree.tile))
+    bounds = np.searchsorted(tree.tile[order], np.arange(len(tree.names) + 1))
+    todo: list[tuple[str, Array]] = []
+    for t, name in enumerate(tree.names):
+        here = order[bounds[t] : bounds[t + 1]]
+        digest = _digest(objects.prints[here], names, lift, code)
+        before = known.get(name)
+        if (
+            before is not None
+            and before["hash"] == digest
+            and (before["objects"] == 0 or _glb_of(target, name).exists())
+        ):
+            records[name] = before
+        else:
+            records[name] = {"hash": digest}
+            todo.append((name, here))
+    _write_some(target, todo, records, objects, take, names, crs, lift)
+    _remember(target, objects.ids.take(order), objects.number[order], tree.tile[order],
+              objects.prints[order], names)  # fmt: skip
+    removed = 0
+    for file in (target / "content").glob("*.glb"):
+        if not records.get(file.stem, {}).get("objects"):
+            file.unlink()
+            removed += 1
+    _write_tree(target, tree, records, extras)
+    shown = sum(r["objects"] for r in records.values())
+    if not shown:
+        raise InputError("no building has a solid", "at least one building in the area")
+    return TileReport(len(tree.names), len(todo), len(tree.names) - len(todo), removed, shown)
 
 
 def _glb_of(target: Path, name: str) -> Path:
@@ -338,30 +514,55 @@ def _glb_of(target: Path, name: str) -> Path:
 
 def _write_some(
     target: Path, todo: list[tuple[str, Array]], records: dict[str, dict[str, Any]],
-    table: gpd.GeoDataFrame, solids: Solids, triangles: Triangles, names: tuple[str, ...],
-    lift: float,
+    objects: _Objects, take: Take, names: tuple[str, ...], crs: Any, lift: float,
 ) -> None:  # fmt: skip
-    """Write the tiles of ``todo`` (name, solids) and put their places into their records."""
+    """Write the tiles of ``todo`` (name, objects) and put their places into their records."""
     if not todo:
         return
-    # attributes of no more rows than are written
-    rows, place = np.unique(
-        solids.rows[np.concatenate([mine for _, mine in todo])], return_inverse=True
-    )
-    columns = _columns(table.iloc[rows], names)
-    cuts = np.cumsum([len(mine) for _, mine in todo])[:-1]
-    move = _geographic(table.crs)
+    boxes = np.array([
+        [*objects.bounds[mine, :2].min(axis=0), *objects.bounds[mine, 2:4].max(axis=0),
+         objects.bounds[mine, 4].min() + lift, objects.bounds[mine, 5].max() + lift]
+        for _, mine in todo
+    ])  # fmt: skip
+    frames = _frames(boxes, crs)
+    jobs: list[list[int]] = [[]]
+    load = 0
+    for k, (_, mine) in enumerate(todo):
+        if jobs[-1] and load + len(mine) > JOB:
+            jobs.append([])
+            load = 0
+        jobs[-1].append(k)
+        load += len(mine)
 
-    def write(job: tuple[tuple[str, Array], Array]) -> dict[str, Any]:
-        (name, mine), here = job
-        glb, region, matrix = _encode(solids, triangles, mine, here, columns, move, lift)
-        replace_file(_glb_of(target, name), glb)
-        return {"region": region, "matrix": matrix}
+    def run(job: list[int]) -> list[int]:
+        mine = np.concatenate([todo[k][1] for k in job])
+        rows = objects.number[mine]
+        table = take(rows)
+        table = table.assign(whole=False).reset_index(drop=True)
+        solids = make_solids(table)
+        triangles = triangulate(solids)
+        shown = np.flatnonzero(solids.kinds >= PRISM)
+        at = solids.rows[shown]
+        columns = _columns(table, names, solids)
+        ends = np.cumsum([len(todo[k][1]) for k in job])
+        cuts = np.searchsorted(at, [0, *ends])
+        counts = []
+        for k, first, last in zip(job, cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
+            if last > first:
+                some, rows = shown[first:last], at[first:last]
+                data = _encode(solids, triangles, some, rows, columns, frames[k], lift)
+                replace_file(_glb_of(target, todo[k][0]), data)
+            counts.append(last - first)
+        return counts
 
-    jobs = list(zip(todo, np.split(place, cuts), strict=True))
     with ThreadPoolExecutor(min(usable_cores(), 4)) as pool:
-        for (name, _), record in zip(todo, pool.map(write, jobs), strict=True):
-            records[name] |= record
+        for job, counts in zip(jobs, pool.map(run, jobs), strict=True):
+            for k, count in zip(job, counts, strict=True):
+                frame = frames[k]
+                records[todo[k][0]] |= {
+                    "region": frame.region, "matrix": frame.matrix.T.ravel().tolist(),
+                    "objects": count,
+                }  # fmt: skip
 
 
 def _write_tree(
@@ -380,19 +581,16 @@ def _write_tree(
 
 
 def _remember(
-    target: Path, ids: Any, numbers: Array, tree: _Tree, prints: Array,
-    names: tuple[str, ...],
-) -> None:  # fmt: skip
+    target: Path, ids: Any, numbers: Array, tile: Array, prints: Array, names: tuple[str, ...]
+) -> None:
     """Keep each object's tile and digest, in the order of the tiles' features."""
     import pyarrow as pa
 
     kept = pa.table(
-        {
-            "id": ids if isinstance(ids, pa.ChunkedArray) else pa.array(ids, pa.string()),
-            "fid": numbers.astype(np.int64), "tile": tree.tile.astype(np.int32), "print": prints,
-        },
+        {"id": ids, "fid": numbers.astype(np.int64), "tile": tile.astype(np.int32),
+         "print": prints},
         metadata={"columns": " ".join(names), "encoding": str(ENCODING)},
-    )  # fmt: skip
+    ).combine_chunks()  # fmt: skip
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, kept.schema) as writer:
         writer.write_table(kept)
@@ -405,7 +603,8 @@ def _known(target: Path) -> dict[str, Any]:
     if not file.exists():
         return {}
     try:
-        return dict(json.loads(file.read_text()))
+        found = dict(json.loads(file.read_text()))
+        return found if all("objects" in r for r in found.values()) else {}
     except (ValueError, OSError) as error:
         log.warning("%s cannot be read (%s); all tiles are written again", file, error)
         return {}
@@ -416,7 +615,7 @@ def _known(target: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Tree:
-    """Tile names, side and parent of each, and the tile of each shown solid."""
+    """Tile names, side and parent of each, and the tile of each object."""
 
     names: list[str]
     side: Array
@@ -424,31 +623,23 @@ class _Tree:
     tile: Array
 
 
-def _quadtree(
-    table: gpd.GeoDataFrame, solids: Solids, shown: Array, leaf: float, inner: int
-) -> _Tree:
-    """Place solids on a grid fixed to the CRS, so that a change moves few others.
+def _quadtree(objects: _Objects, leaf: float, inner: int) -> _Tree:
+    """Place objects on a grid fixed to the CRS, so that a change moves few others.
 
     Every inner cell takes the ``inner`` most visible of what lies below it.
     """
-    first = solids.vertex_offsets[shown]
-    # corners of the outline stand first; their first one places the solid for good
-    xy = solids.vertices[first, :2] / SCALE
+    xy = (objects.bounds[:, :2] + objects.bounds[:, 2:4]) / 2
     grid = np.floor(xy / leaf).astype(np.int64)
     low = grid.min(axis=0)
     span = int((grid.max(axis=0) - low).max()) + 1
     depth = max(int(np.ceil(np.log2(span))), 0) if span > 1 else 0
-    rows = solids.rows[shown]
-    height = (table["height"] - table["min_height"]).to_numpy(float)[rows]
-    area = table["footprint_area"].to_numpy(float)[rows]
-    # seen from afar: the silhouette, height by width
-    weight = height * np.sqrt(area)
-    tile = np.full(len(shown), -1)
+    count = len(grid)
+    tile = np.full(count, -1)
     names: list[str] = []
     sides: list[float] = []
     parents: list[int] = []
-    above = np.full(len(shown), -1)  # tile that the solid's cell one level up became
-    left = np.argsort(-weight, kind="stable")
+    above = np.full(count, -1)  # tile that the object's cell one level up became
+    left = np.lexsort((objects.prints, -objects.weight))
     for level in range(-1, depth + 1):
         # one root over all; below it cells are counted from the CRS's own origin, so that
         # a city that grows keeps its tiles
@@ -463,7 +654,7 @@ def _quadtree(
             cells = len(found)
         else:
             found = np.arange(cells)
-        # solids stand by falling weight, so a cell's first are its heaviest
+        # objects stand by falling weight, so a cell's first are its heaviest
         rank, filled = _kernels.rank_in_cells(code, cells)
         used = np.flatnonzero(filled)
         where = (np.cumsum(filled > 0) - 1)[code]
@@ -486,66 +677,142 @@ def _quadtree(
 # --- one tile -----------------------------------------------------------------------
 
 
-def _geographic(crs: Any) -> Any:
+@dataclass(frozen=True)
+class _Frame:
+    """Where a tile lies on the globe.
+
+    Attributes
+    ----------
+    region
+        West, south, east, north (radians), lowest, highest (m).
+    matrix
+        From the tile's east, north and up to earth-centred coordinates.
+    middle, half
+        Of the box in the CRS, metres.
+    fit
+        (6, 15) polynomials of x and y: place at height 0, and the way up; None where
+        they miss by more than :data:`FIT`.
+    move
+        CRS to degrees, for tiles without a fit.
+    """
+
+    region: list[float]
+    matrix: Array
+    middle: tuple[float, float]
+    half: tuple[float, float]
+    fit: Array | None
+    move: Any
+
+
+@functools.cache
+def _fitting() -> tuple[Array, Array, Array]:
+    """Return the points of the grid from -1 to 1, their polynomials' terms and the solver."""
+    side = np.linspace(-1, 1, GRID)
+    u, w = (a.ravel() for a in np.meshgrid(side, side))
+    terms = np.column_stack([u**i * w**j for i in range(5) for j in range(5 - i)])
+    return np.column_stack([u, w]), terms, np.linalg.pinv(terms)
+
+
+def _frames(boxes: Array, crs: Any) -> list[_Frame]:
+    """Fit each box's map to the globe; one call of PROJ for all of them."""
     from pyproj import Transformer
 
-    return Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+    move = Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+    points, terms, solver = _fitting()
+    middle = (boxes[:, :2] + boxes[:, 2:4]) / 2
+    half = np.maximum((boxes[:, 2:4] - boxes[:, :2]) / 2, 0.5)
+    xy = middle[:, None] + points * half[:, None]
+    lon, lat = move.transform(xy[..., 0].ravel(), xy[..., 1].ravel())
+    lon = np.radians(np.asarray(lon)).reshape(len(boxes), -1)
+    lat = np.radians(np.asarray(lat)).reshape(len(boxes), -1)
+    # lines of the CRS bulge between the points of the grid
+    step = half.max(axis=1) * 2 / (GRID - 1)
+    hair = (1 + np.abs(np.tan(lat)).max(axis=1)) * step**2 / (4 * A * A) + 1e-9
+    wide = hair / np.cos(lat).min(axis=1)
+    out: list[_Frame] = []
+    for k in range(len(boxes)):
+        region = [
+            float(lon[k].min() - wide[k]), float(lat[k].min() - hair[k]),
+            float(lon[k].max() + wide[k]), float(lat[k].max() + hair[k]),
+            float(boxes[k, 4]) - 0.01, float(boxes[k, 5]) + 0.01,
+        ]  # fmt: skip
+        matrix = enu((region[0] + region[2]) / 2, (region[1] + region[3]) / 2, region[4])
+        turn = matrix[:3, :3]
+        ground = (ecef(lon[k], lat[k], np.zeros(len(points))) - matrix[:3, 3]) @ turn
+        up = np.column_stack([
+            np.cos(lat[k]) * np.cos(lon[k]), np.cos(lat[k]) * np.sin(lon[k]), np.sin(lat[k])
+        ]) @ turn  # fmt: skip
+        wanted = np.hstack([ground, up])
+        fit = solver @ wanted
+        missed = np.abs(terms @ fit - wanted)
+        # the way up is multiplied by heights of some kilometres at most
+        good = missed[:, :3].max() <= FIT / 2 and missed[:, 3:].max() * 9000 <= FIT / 2
+        out.append(
+            _Frame(region, matrix, tuple(middle[k].tolist()), tuple(half[k].tolist()),
+                   np.ascontiguousarray(fit.T) if good else None, move)
+        )  # fmt: skip
+    return out
 
 
-def _column_names(table: gpd.GeoDataFrame) -> tuple[str, ...]:
+def _column_names(columns: Iterable[str], objects: _Objects) -> tuple[str, ...]:
     """Return the attributes that travel in tiles; numbers that nothing has stay out."""
-    numbers = [n for n in _NUMBERS if n in table and np.isfinite(table[n].to_numpy(float)).any()]
-    return (*(n for n in _TEXTS if n == "class" or n in table), *numbers)
+    there = set(columns)
+    numbers = [n for n in _NUMBERS if n in objects.known]
+    return (*(n for n in _TEXTS if n in ("class", "lod") or n in there), *numbers)
 
 
-def _columns(table: gpd.GeoDataFrame, names: tuple[str, ...]) -> dict[str, Any]:
+def _columns(table: gpd.GeoDataFrame, names: tuple[str, ...], solids: Solids) -> dict[str, Any]:
     """Return attributes: Arrow arrays of texts and float32 of numbers (NaN where not known)."""
     out: dict[str, Any] = {}
     for name in names:
         if name == "class":
             out[name] = _texts(building_class(table["kind"]))
+            out[_CLASS] = _class_numbers(out[name])
+        elif name == "lod":
+            lods = np.full(len(table), "0.2", object)
+            lods[solids.rows] = solids.lods
+            out[name] = _texts(lods)
         elif name in _TEXTS:
             out[name] = _texts(table[name])
         else:
-            out[name] = table[name].to_numpy(float).astype(np.float32)
+            values = table[name].to_numpy(float) if name in table else np.full(len(table), np.nan)
+            out[name] = values.astype(np.float32)
     return out
-
-
-def _prints(table: gpd.GeoDataFrame, solids: Solids, shown: Array) -> Array:
-    """Return 64 bits for each shown solid that stand for its shape and attributes."""
-    import pandas as pd
-
-    rows = solids.rows[shown]
-    out = np.empty(len(shown), np.uint64)
-    _kernels.fingerprints(
-        shown, solids.vertices, solids.vertex_offsets, solids.surface_offsets, solids.ring_offsets,
-        solids.index_offsets, solids.indices, solids.kinds, out,
-    )  # fmt: skip
-    names = [c for c in (*_TEXTS, *_NUMBERS) if c in table]
-    mixed = np.zeros(len(table), np.uint64)
-    for name in names:
-        if name in _NUMBERS:
-            hashed = pd.util.hash_array(table[name].to_numpy(float))
-        elif name in ("id", "class"):  # all differ; the class follows from the kind
-            if name == "class":
-                continue
-            hashed = pd.util.hash_array(table[name].to_numpy(object), categorize=False)
-        else:
-            few = _texts(table[name]).dictionary_encode()
-            words = pd.util.hash_array(few.dictionary.to_numpy(zero_copy_only=False))
-            hashed = words[few.indices.to_numpy(zero_copy_only=False)]
-        mixed = mixed * np.uint64(0x9E3779B97F4A7C15) + hashed
-    return np.asarray(out * np.uint64(0xBF58476D1CE4E5B9) + mixed[rows])
 
 
 def _texts(column: Any) -> Any:
     """Return texts as one Arrow array, missing ones empty."""
     import pyarrow as pa
 
-    made = pa.array(column, type=pa.string(), from_pandas=True)
+    if isinstance(column, pa.Array):
+        made = column.cast(pa.string())
+    else:
+        made = pa.array(column, type=pa.string(), from_pandas=True)
     if isinstance(made, pa.ChunkedArray):
         made = made.combine_chunks()
     return made.fill_null("")
+
+
+def _floats(column: Any) -> Array:
+    """Return numbers of a pandas or Arrow column, NaN where there is none."""
+    import pyarrow as pa
+
+    if isinstance(column, pa.Array):
+        return np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False), float)
+    return np.asarray(column.to_numpy(float, na_value=np.nan))
+
+
+def _bytes_of(array: Any) -> tuple[Array, Array]:
+    """Return offsets and bytes of an Arrow array of texts or bytes."""
+    import pyarrow as pa
+
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    wide = pa.types.is_large_binary(array.type) or pa.types.is_large_string(array.type)
+    kind = np.int64 if wide else np.int32
+    _, places, data = array.buffers()
+    offsets = np.frombuffer(places, kind)[array.offset : array.offset + len(array) + 1]
+    return offsets, np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8)
 
 
 def _digest(prints: Array, names: tuple[str, ...], lift: float, code: int | None) -> str:
@@ -557,27 +824,19 @@ def _digest(prints: Array, names: tuple[str, ...], lift: float, code: int | None
 
 def _encode(
     solids: Solids, triangles: Triangles, mine: Array, rows: Array, columns: dict[str, Any],
-    move: Any, lift: float,
-) -> tuple[bytes, list[float], list[float]]:  # fmt: skip
-    """Return a tile's glb, region (radians, metres) and matrix (column by column).
-
-    ``rows`` are the places of the tile's solids ``mine`` in ``columns``.
-    """
+    frame: _Frame, lift: float,
+) -> bytes:  # fmt: skip
+    """Return the glb of the solids ``mine``, whose rows in ``columns`` do not fall."""
     vo = solids.vertex_offsets
     v = solids.vertices[_kernels.ranges(vo[mine], vo[mine + 1])]
     starts = np.concatenate([[0], np.cumsum(vo[mine + 1] - vo[mine])])[:-1]
-    lon, lat = move.transform(v[:, 0] / SCALE, v[:, 1] / SCALE)
-    z = v[:, 2] / SCALE + lift
-    # a hair wider than the corners: the region must contain them after rounding
-    hair = 1e-9
-    region = [
-        float(np.radians(lon.min())) - hair, float(np.radians(lat.min())) - hair,
-        float(np.radians(lon.max())) + hair, float(np.radians(lat.max())) + hair,
-        float(z.min()) - 0.01, float(z.max()) + 0.01,
-    ]  # fmt: skip
-    matrix = enu((region[0] + region[2]) / 2, (region[1] + region[3]) / 2, region[4])
-    xyz = np.empty((len(z), 3))
-    _kernels.to_local(lon, lat, z, matrix, A, E2, xyz)
+    xyz = np.empty((len(v), 3))
+    if frame.fit is not None:
+        _kernels.place(v, SCALE, lift, *frame.middle, *frame.half, frame.fit, xyz)
+    else:
+        lon, lat = frame.move.transform(v[:, 0] / SCALE, v[:, 1] / SCALE)
+        earth = ecef(np.radians(lon), np.radians(lat), v[:, 2] / SCALE + lift)
+        xyz = (earth - frame.matrix[:3, 3]) @ frame.matrix[:3, :3]
     so = solids.surface_offsets
     ends = solids.index_offsets[solids.ring_offsets[so[mine + 1]]]
     count = int((ends - solids.index_offsets[solids.ring_offsets[so[mine]]]).sum())
@@ -585,21 +844,22 @@ def _encode(
     position = np.empty((count, 3), np.float32)
     normal = np.zeros((count, 4), np.int8)
     feature = np.empty(count, np.float32)
-    roof = np.empty(count, np.bool_)
-    corners = np.empty(tris * 3, np.uint32)
-    _kernels.mesh(
-        mine, xyz, starts, vo, solids.surface_offsets, solids.ring_offsets, solids.index_offsets,
-        solids.indices, triangles.corners, triangles.offsets, solids.surface_types, position,
-        normal, feature, roof, corners,
-    )  # fmt: skip
-    attributes = {
-        name: values[rows] if isinstance(values, np.ndarray) else values.take(rows)
-        for name, values in columns.items()
-    }
     colours = np.empty((count, 4), np.uint8)
-    _kernels.paint(_palette(), _class_numbers(attributes["class"]), feature, roof, colours)
-    glb = _glb(position, normal, feature, colours, corners, attributes, len(mine))
-    return glb, region, matrix.T.ravel().tolist()
+    corners = np.empty(tris * 3, np.uint32)
+    first, last = int(rows[0]), int(rows[-1]) + 1
+    if last - first == len(rows):  # as nearly always: each row has its one solid
+        attributes = {name: values[first:last] for name, values in columns.items()}
+    else:
+        attributes = {
+            name: values[rows] if isinstance(values, np.ndarray) else values.take(rows)
+            for name, values in columns.items()
+        }
+    _kernels.mesh(
+        mine, xyz, starts, so, solids.ring_offsets, solids.index_offsets,
+        solids.indices, triangles.corners, triangles.offsets, solids.surface_types, _palette(),
+        attributes.pop(_CLASS), position, normal, feature, colours, corners,
+    )  # fmt: skip
+    return _glb(position, normal, feature, colours, corners, attributes, len(mine))
 
 
 @functools.cache
@@ -670,12 +930,11 @@ def _glb(
     classes: dict[str, Any] = {}
     for name, values in attributes.items():
         if not isinstance(values, np.ndarray):
-            _, offsets, data = values.buffers()
-            # a view of no bytes is not allowed
-            text = (data.to_pybytes() if data is not None else b"") or b"\0"
+            offsets, data = _bytes_of(values)
             properties[name] = {
-                "values": buffer.add(text),
-                "stringOffsets": buffer.add(offsets.to_pybytes()[: 4 * (features + 1)]),
+                # a view of no bytes is not allowed
+                "values": buffer.add(data[offsets[0] : offsets[-1]].tobytes() or b"\0"),
+                "stringOffsets": buffer.add((offsets - offsets[0]).astype("<u4").tobytes()),
                 "stringOffsetType": "UINT32",
             }
             classes[name] = {"type": "STRING"}
@@ -751,7 +1010,8 @@ def _tileset(tree: _Tree, records: dict[str, Any], extras: dict[str, Any]) -> di
     """Join tiles to a tree whose regions contain their children's."""
     count = len(tree.names)
     regions = [list(records[name]["region"]) for name in tree.names]
-    own = [np.array(records[name]["matrix"]).reshape(4, 4).T for name in tree.names]
+    own = np.array([records[name]["matrix"] for name in tree.names]).reshape(-1, 4, 4)
+    own = np.swapaxes(own, 1, 2)
     children: list[list[int]] = [[] for _ in range(count)]
     for i, parent in enumerate(tree.parent.tolist()):
         if parent >= 0:
@@ -760,20 +1020,30 @@ def _tileset(tree: _Tree, records: dict[str, Any], extras: dict[str, Any]) -> di
         for child in children[i]:
             regions[i] = _around(regions[i], regions[child])
 
-    def node(i: int, above: Array | None) -> dict[str, Any]:
-        matrix = own[i] if above is None else inverse(above) @ own[i]
+    parents = np.maximum(tree.parent, 0)
+    turned = np.swapaxes(own[parents, :3, :3], 1, 2)
+    relative = own.copy()
+    # a turn and shift is undone exactly, without losing metres to 6,000 km
+    relative[:, :3, :3] = turned @ own[:, :3, :3]
+    shift = own[:, :3, 3] - own[parents, :3, 3]
+    relative[:, :3, 3] = (turned @ shift[..., None])[..., 0]
+    relative[0] = own[0]
+    transforms = np.swapaxes(relative, 1, 2).reshape(count, 16).tolist()
+
+    def node(i: int) -> dict[str, Any]:
         out: dict[str, Any] = {
             "boundingVolume": {"region": regions[i]},
             "geometricError": float(tree.side[i] / ERROR_SHARE) if children[i] else 0.0,
-            "transform": matrix.T.ravel().tolist(),
-            "content": {"uri": f"content/{tree.names[i]}.glb"},
+            "transform": transforms[i],
         }
+        if records[tree.names[i]]["objects"]:
+            out["content"] = {"uri": f"content/{tree.names[i]}.glb"}
         if children[i]:
             out["refine"] = "ADD"
-            out["children"] = [node(c, own[i]) for c in children[i]]
+            out["children"] = [node(c) for c in children[i]]
         return out
 
-    root = node(0, None)
+    root = node(0)
     root.setdefault("refine", "ADD")
     box = root["boundingVolume"]["region"]
     span = max(box[2] - box[0], box[3] - box[1]) * A
