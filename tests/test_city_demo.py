@@ -7,7 +7,6 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-import numpy as np
 import osmium
 import pandas as pd
 import pyogrio
@@ -19,7 +18,6 @@ from qala.city.demo import HEIGHT, MAUSOLEUM, PLAN, demo_flow, write_synthetic_t
 from qala.city.twin import build_twin
 from qala.cli import app
 from qala.errors import InputError
-from qala.export.cityjson import unique_vertices
 from qala.export.tiles3d import tiles_from_gpkg
 from qala.messages import tr
 
@@ -132,10 +130,3 @@ def test_unknown_objects_and_renumbered_files_make_all_tiles(
     assert report.objects == len(table) - 1  # the monument's whole stands as parts
     with pytest.raises(InputError, match="does not exist"):
         tiles_from_gpkg(tmp_path / "none.gpkg", folder)
-
-
-def test_vertices_of_wide_cities_are_told_apart() -> None:
-    v = np.array([[0, 0, 0], [40_000_000, 30_000_000, 9_000_000], [0, 0, 0], [0, 1, 0]], np.int64)
-    found, place = unique_vertices(v)
-    assert len(found) == 3
-    assert (found[place] == v).all()

@@ -149,7 +149,8 @@ def test_degrees_are_refused() -> None:
 
 def test_multipolygons_carry_every_surface() -> None:
     solids = make_solids(table([box(), box(turn=30)], roof_shape="gabled", roof_height=2.0))
-    shapes = to_multipolygons(solids, 2)
+    shapes = shapely.from_wkb(to_multipolygons(solids, 2).to_pylist())
+    assert shapely.get_coordinates(shapes[0], include_z=True)[:, 2].max() == 9.0
     assert [shapely.get_num_geometries(s) for s in shapes] == [7, 7]
     assert all(shapely.has_z(s) for s in shapes)
 

@@ -19,10 +19,12 @@ import shapely
 from qala.city import open as open_twin
 from qala.city.check import check_cityjson, check_twin, read_glb
 from qala.city.history import Earlier, compare, read_objects
-from qala.city.twin import Twin, build_twin, city_flow, summary
+from qala.city.model import Twin
+from qala.city.solids import make_solids
+from qala.city.twin import build_twin, city_flow, summary, write_gpkg
 from qala.errors import InputError
-from qala.export import tiles3d
-from qala.export.cityjson import unique_vertices, write_cityjson
+from qala.export import cityjson, geopackage, tiles3d
+from qala.export.cityjson import Vertices, write_cityjson
 from qala.export.tiles3d import write_tiles
 
 BOX = (7.415, 43.728, 7.425, 43.735)
@@ -254,14 +256,57 @@ def test_faults_in_a_file_are_all_told(folder: Path, tmp_path: Path) -> None:
 
 def test_unsorted_ids_are_refused(twin: Twin, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="sorted"):
-        write_cityjson(twin.buildings.iloc[::-1], twin.solids, tmp_path / "x.city.json")
+        write_cityjson(twin.buildings.iloc[::-1], tmp_path / "x.city.json")
 
 
-def test_unique_vertices_keep_places() -> None:
-    v = np.array([[5, 1, 2], [0, 0, 0], [5, 1, 2], [9**15, 0, 9**15]])
-    found, place = unique_vertices(v)
-    assert (found[place] == v).all()
-    assert len(found) == 3
+def test_distinct_vertices_keep_their_places_while_the_list_grows() -> None:
+    rng = np.random.default_rng(3)
+    known = Vertices()
+    v = rng.integers(-40_000_000, 40_000_000, (20_000, 3))
+    v[::3] = v[1::3][: len(v[::3])]
+    places = np.concatenate([known.add(part) for part in np.array_split(v, 7)])
+    assert (known.places[places] == v).all()
+    assert known.count == len(np.unique(v, axis=0))
+    assert (np.diff(np.unique(places, return_index=True)[1]) > 0).all()  # as first met
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 300])
+def test_buildings_encoded_at_a_time_never_change_a_file(
+    twin: Twin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    table = twin.buildings.iloc[:700]
+    table = table[table["parent"].isna() | table["parent"].isin(table["id"])]
+    write_cityjson(table, tmp_path / "a.city.json", tmp_path / "a.city.jsonl")
+    monkeypatch.setattr(cityjson, "CHUNK", chunk)
+    write_cityjson(table, tmp_path / "b.city.json", tmp_path / "b.city.jsonl")
+    for kind in ("city.json", "city.jsonl"):
+        assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
+    document = json.loads((tmp_path / "a.city.json").read_text())
+    assert list(document["CityObjects"]) == table["id"].tolist()
+    found = np.array(document["vertices"])
+    assert len(np.unique(found, axis=0)) == len(found)
+    extent = document["metadata"]["geographicalExtent"]
+    real = found * 0.001 + document["transform"]["translate"]
+    assert np.allclose(extent[:3], real.min(axis=0), atol=0.002)
+    assert np.allclose(extent[3:], real.max(axis=0), atol=0.002)
+
+
+def test_rows_written_at_a_time_never_change_a_layer(
+    twin: Twin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = replace(twin, buildings=twin.buildings.iloc[:500])
+    write_gpkg(part, tmp_path / "a.gpkg")
+    monkeypatch.setattr(geopackage, "STREAMED", 37)
+    write_gpkg(part, tmp_path / "b.gpkg")
+    for layer in ("buildings", "footprints", "streets"):
+        a, b = (gpd.read_file(tmp_path / f"{x}.gpkg", layer=layer) for x in "ab")
+        assert a.drop(columns="geometry").equals(b.drop(columns="geometry"))
+        assert (a.geometry.to_wkb() == b.geometry.to_wkb()).all()
+        assert a.crs == b.crs
+    solids = make_solids(part.buildings)
+    shapes = gpd.read_file(tmp_path / "a.gpkg", layer="buildings").geometry
+    counts = np.bincount(solids.rows, np.diff(solids.surface_offsets), 500)
+    assert (shapely.get_num_geometries(shapes.to_numpy()) == counts).all()
 
 
 # --- 3D Tiles -----------------------------------------------------------------------

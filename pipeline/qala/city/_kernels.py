@@ -957,3 +957,172 @@ def survey(offsets, data, scale, prints, bounds, area):
                 area[i] += abs(ring) / 2 if _ == 0 else -abs(ring) / 2
             polygons -= 1
         prints[i] = _mix(prints[i] + np.uint64(0x9E3779B97F4A7C15), h)
+
+
+# --- text and binary of the exports ---------------------------------------------------
+
+
+@njit(cache=True, nogil=True)
+def _digits(out, at, n):
+    """Write a whole number in decimal; return the place after it."""
+    if n < 0:
+        out[at] = 45
+        at += 1
+        n = -n
+    size, rest = 1, n
+    while rest >= 10:
+        rest //= 10
+        size += 1
+    for k in range(at + size - 1, at - 1, -1):
+        out[k] = 48 + n % 10
+        n //= 10
+    return at + size
+
+
+@njit(cache=True, nogil=True)
+def _words(out, at, word):
+    """Write bytes; return the place after them."""
+    for c in word:
+        out[at] = c
+        at += 1
+    return at
+
+
+@njit(cache=True, nogil=True)
+def vertices_text(v, low, out, starts):
+    """Write vertices less ``low`` as ``[x,y,z],`` each."""
+    at = 0
+    for i in range(len(v)):
+        starts[i] = at
+        out[at] = 91
+        at += 1
+        for d in range(3):
+            at = _digits(out, at, v[i, d] - low[d])
+            out[at] = 93 if d == 2 else 44
+            at += 1
+        out[at] = 44
+        at += 1
+    starts[len(v)] = at
+    return at
+
+
+@njit(cache=True, nogil=True)
+def geometry_text(first, kinds, so, ring_offsets, index_offsets, indices, vo, numbers, types,
+                  plate, prism, roof, between, end, out, starts):  # fmt: skip
+    """Write the CityJSON geometries of each row, whose solids are ``first[row]:first[row + 1]``.
+
+    ``numbers`` are the vertices' places in the file; the words between come as bytes.
+    Plates of one row are one geometry.
+    """
+    at = 0
+    for row in range(len(first) - 1):
+        starts[row] = at
+        for s in range(first[row], first[row + 1]):
+            flat = kinds[s] == PLATE
+            if s > first[row]:
+                out[at] = 44
+                at += 1
+            if not flat:
+                at = _words(out, at, prism if kinds[s] == PRISM else roof)
+            elif s == first[row] or kinds[s - 1] != PLATE:
+                at = _words(out, at, plate)
+            for f in range(so[s], so[s + 1]):
+                out[at] = 91
+                at += 1
+                for r in range(ring_offsets[f], ring_offsets[f + 1]):
+                    out[at] = 91
+                    at += 1
+                    for q in range(index_offsets[r], index_offsets[r + 1]):
+                        at = _digits(out, at, numbers[vo[s] + indices[q]])
+                        out[at] = 44
+                        at += 1
+                    out[at - 1] = 93
+                    out[at] = 44
+                    at += 1
+                out[at - 1] = 93
+                out[at] = 44
+                at += 1
+            at -= 1
+            if flat:
+                if s + 1 == first[row + 1] or kinds[s + 1] != PLATE:
+                    out[at], out[at + 1] = 93, 125
+                    at += 2
+            else:
+                at = _words(out, at, between)
+                for f in range(so[s], so[s + 1]):
+                    out[at], out[at + 1] = 48 + types[f], 44
+                    at += 2
+                at = _words(out, at - 1, end)
+    starts[len(first) - 1] = at
+    return at
+
+
+@njit(cache=True, nogil=True)
+def number_vertices(v, known, count, slots, out):
+    """Give each vertex its place among the distinct ones, as they are first met.
+
+    ``known[:count]`` are those of before, ``slots`` an open hash table of their places
+    (-1 where empty), more than half empty. Returns their new number.
+    """
+    mask = len(slots) - 1
+    for i in range(len(v)):
+        h = _mix(_mix(_mix(np.uint64(1), np.uint64(v[i, 0])), np.uint64(v[i, 1])),
+                 np.uint64(v[i, 2]))  # fmt: skip
+        k = np.int64(h >> np.uint64(20)) & mask
+        while True:
+            n = slots[k]
+            if n < 0:
+                slots[k] = count
+                for d in range(3):
+                    known[count, d] = v[i, d]
+                out[i] = count
+                count += 1
+                break
+            if known[n, 0] == v[i, 0] and known[n, 1] == v[i, 1] and known[n, 2] == v[i, 2]:
+                out[i] = n
+                break
+            k = (k + 1) & mask
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _put_double(out, at, bits, number, value):
+    number[0] = value
+    word = bits[0]
+    for k in range(8):
+        out[at + k] = np.uint8((word >> np.uint64(8 * k)) & np.uint64(255))
+    return at + 8
+
+
+@njit(cache=True, nogil=True)
+def _put_count(out, at, n):
+    for k in range(4):
+        out[at + k] = (n >> (8 * k)) & 255
+    return at + 4
+
+
+@njit(cache=True, nogil=True)
+def surfaces_wkb(first, so, ring_offsets, index_offsets, indices, vo, v, scale, out, starts):
+    """Write each row's surfaces as a MultiPolygon Z in well-known binary (ISO, little-endian)."""
+    bits = np.empty(1, np.uint64)
+    number = bits.view(np.float64)
+    at = 0
+    for row in range(len(first) - 1):
+        starts[row] = at
+        out[at] = 1
+        at = _put_count(out, at + 1, 1006)
+        at = _put_count(out, at, so[first[row + 1]] - so[first[row]])
+        for s in range(first[row], first[row + 1]):
+            for f in range(so[s], so[s + 1]):
+                out[at] = 1
+                at = _put_count(out, at + 1, 1003)
+                at = _put_count(out, at, ring_offsets[f + 1] - ring_offsets[f])
+                for r in range(ring_offsets[f], ring_offsets[f + 1]):
+                    q0, m = index_offsets[r], index_offsets[r + 1] - index_offsets[r]
+                    at = _put_count(out, at, m + 1)
+                    for i in range(m + 1):  # closed by its first corner
+                        p = vo[s] + indices[q0 + i % m]
+                        for d in range(3):
+                            at = _put_double(out, at, bits, number, v[p, d] / scale)
+    starts[len(first) - 1] = at
+    return at

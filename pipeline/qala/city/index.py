@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qala.city.solids import PLATE, SCALE, Solids
 from qala.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,15 +20,13 @@ Array = np.ndarray[Any, Any]
 _NAME = "index3d"
 
 
-def write_index(table: gpd.GeoDataFrame, solids: Solids, folder: str | Path) -> Path:
+def write_index(table: gpd.GeoDataFrame, folder: str | Path) -> Path:
     """Write the boxes of all solids as an R*-tree on disk.
 
     Parameters
     ----------
     table
-        Buildings with ``id``.
-    solids
-        Their solids.
+        Buildings with ``id, lod, base_z, min_height, height`` and outlines.
     folder
         Twin folder; the files are ``index3d.dat``, ``index3d.idx`` and ``index3d.json``.
 
@@ -42,22 +39,18 @@ def write_index(table: gpd.GeoDataFrame, solids: Solids, folder: str | Path) -> 
 
     where = Path(folder)
     where.mkdir(parents=True, exist_ok=True)
-    live = np.flatnonzero((solids.kinds != PLATE) & (np.diff(solids.vertex_offsets) > 0))
-    starts = solids.vertex_offsets[:-1][live]
-    ends = solids.vertex_offsets[1:][live]
-    # reduceat over [start, end) pairs, every other value
-    pairs = np.column_stack([starts, ends]).ravel()
-    padded = np.vstack([solids.vertices, solids.vertices[-1:]]) / SCALE
-    low = np.minimum.reduceat(padded, pairs, axis=0)[::2]
-    high = np.maximum.reduceat(padded, pairs, axis=0)[::2]
-    ids = table["id"].to_numpy(object)[solids.rows[live]]
+    live = np.flatnonzero((table["lod"] != "0.2").to_numpy())
+    flat = table.geometry.bounds.to_numpy()[live]
+    base, low, high = (table[c].to_numpy(float)[live] for c in ("base_z", "min_height", "height"))
+    boxes = np.column_stack([flat[:, :2], base + low, flat[:, 2:], base + high])
+    ids = table["id"].to_numpy(object)[live]
     for suffix in (".dat", ".idx"):
         (where / f".{_NAME}{suffix}").unlink(missing_ok=True)
     properties = index.Property(dimension=3, leaf_capacity=100, index_capacity=100)
     work = str(where / f".{_NAME}")
     tree = index.Index(
         work,
-        ((i, tuple(box), None) for i, box in enumerate(np.hstack([low, high]).tolist())),
+        ((i, tuple(box.tolist()), None) for i, box in enumerate(boxes)),
         properties=properties,
         interleaved=True,
     )

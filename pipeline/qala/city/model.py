@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from qala.city.osm import NOTICE
-from qala.city.solids import Solids, Triangles
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -40,9 +39,8 @@ class Twin:
     name
         Short name of the city.
     buildings
-        Table of buildings and parts, footprints as geometry, local UTM zone.
-    solids, triangles
-        Their solids, and these cut into triangles.
+        Table of buildings and parts, footprints as geometry, local UTM zone. Solids are made
+        from it where they are needed, some rows at a time (:func:`qala.city.solids.make_solids`).
     layers
         The other layers: streets, land, networks, points.
     issues
@@ -67,8 +65,6 @@ class Twin:
 
     name: str
     buildings: gpd.GeoDataFrame
-    solids: Solids
-    triangles: Triangles
     layers: dict[str, gpd.GeoDataFrame]
     issues: pd.DataFrame
     vertical: Vertical

@@ -440,7 +440,20 @@ def check_triangles(solids: Solids, triangles: Triangles) -> Array:
     return check_solids(mesh)
 
 
-def to_multipolygons(solids: Solids, count: int) -> Array:
+def rows_of_solids(solids: Solids, count: int) -> Array:
+    """Return (count + 1) the first solid of each row of the table.
+
+    Raises
+    ------
+    InputError
+        When the solids are not in the order of their rows.
+    """
+    if (np.diff(solids.rows) < 0).any():
+        raise InputError("solids are not in the order of their rows", "rows that do not fall")
+    return np.searchsorted(solids.rows, np.arange(count + 1))
+
+
+def to_multipolygons(solids: Solids, count: int) -> Any:
     """Return the surfaces of each table row as one MultiPolygon with z, metres.
 
     Parameters
@@ -450,32 +463,26 @@ def to_multipolygons(solids: Solids, count: int) -> Array:
     count
         Rows of the table.
 
+    Returns
+    -------
+    pyarrow.Array
+        Well-known binary.
+
     Notes
     -----
     Walls stand upright, so the geometry is a solid's boundary and not a valid
     area on the map: measure footprints on the layer ``footprints``.
     """
-    import shapely
+    import pyarrow as pa
 
-    v = solids.vertices / SCALE
-    solid_of_surface = np.repeat(np.arange(len(solids)), np.diff(solids.surface_offsets))
-    rings = len(solids.index_offsets) - 1
-    ring_solid = np.repeat(solid_of_surface, np.diff(solids.ring_offsets))
-    size = np.diff(solids.index_offsets)
-    # each ring is closed by its first corner
-    closed_offsets = solids.index_offsets + np.arange(rings + 1)
-    places = np.empty(int(closed_offsets[-1]), np.int64)
-    ring_of = np.repeat(np.arange(rings), size)
-    here = np.arange(len(solids.indices)) + ring_of
-    places[here] = solids.indices + solids.vertex_offsets[ring_solid[ring_of]]
-    places[closed_offsets[1:] - 1] = places[closed_offsets[:-1]]
-    row_of_surface = solids.rows[solid_of_surface]
-    per_row = np.bincount(row_of_surface, minlength=count)
-    offsets = np.concatenate([[0], np.cumsum(per_row)])
-    if (np.diff(solids.rows) < 0).any():
-        raise InputError("solids are not in the order of their rows", "rows that do not fall")
-    made = shapely.from_ragged_array(
-        shapely.GeometryType.MULTIPOLYGON, v[places],
-        (closed_offsets, solids.ring_offsets, offsets),
+    first = rows_of_solids(solids, count)
+    rings, surfaces = len(solids.index_offsets) - 1, len(solids.surface_types)
+    size = 9 * (count + surfaces) + 4 * rings + 24 * (len(solids.indices) + rings)
+    out, starts = np.empty(size, np.uint8), np.empty(count + 1, np.int64)
+    used = _kernels.surfaces_wkb(
+        first, solids.surface_offsets, solids.ring_offsets, solids.index_offsets, solids.indices,
+        solids.vertex_offsets, solids.vertices, SCALE, out, starts,
     )  # fmt: skip
-    return np.asarray(made, dtype=object)
+    return pa.Array.from_buffers(
+        pa.large_binary(), count, [None, pa.py_buffer(starts), pa.py_buffer(out[:used])]
+    )

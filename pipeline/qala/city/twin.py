@@ -24,10 +24,8 @@ from qala.city.relief import contours, drape, facets, ground_box, make_relief
 from qala.city.solar import ASSUMPTIONS as SOLAR
 from qala.city.solids import (
     VALID_CODES,
-    Solids,
     make_solids,
     to_multipolygons,
-    triangulate,
     volumes,
 )  # fmt: skip
 from qala.city.streets import street_widths, to_points, with_area, with_length
@@ -196,13 +194,9 @@ def build_twin(
             )  # fmt: skip
         table = lower_to_relief(table, relief)
     clock("terrain")
-    solids = make_solids(table)
-    triangles = triangulate(solids)
-    table, found = _with_solids(table, solids)
+    table, found = _with_solids(table, box, clear_sky_index)
     issues += found
     clock("solids")
-    table = _with_sun(table, solids, box, clear_sky_index)
-    clock("solar")
     report = None
     if population is not None:
         table["people"], report = spread_people(table, population, polygon)
@@ -231,8 +225,6 @@ def build_twin(
     return Twin(
         title,
         table,
-        solids,
-        triangles,
         others,
         listed,
         vertical,
@@ -271,6 +263,8 @@ class _Clock:
         self.last = now
 
 
+#: rows whose solids are measured at a time
+MEASURED = 50_000
 #: layers cut at the border of the area
 _CLIPPED = {"streets", "railways", "landuse", "green", "water", "waterways", "networks",
             "protected_areas"}  # fmt: skip
@@ -283,41 +277,49 @@ def _issues_here(raw: OsmCity, polygon: Any) -> list[Issue]:
     return [i for i in raw.issues if i[0] == "buildings"]
 
 
-def _with_solids(table: gpd.GeoDataFrame, solids: Solids) -> tuple[gpd.GeoDataFrame, list[Issue]]:
-    count = len(table)
+def _with_solids(
+    table: gpd.GeoDataFrame, box: Any, clear_sky_index: float | None
+) -> tuple[gpd.GeoDataFrame, list[Issue]]:
+    """Add what is measured on solids, some rows at a time: the solids are not kept."""
+    parts = [
+        _measures(table.iloc[first : first + MEASURED], box, clear_sky_index)
+        for first in range(0, len(table), MEASURED)
+    ]
+    table = table.assign(**{k: np.concatenate([p[k] for p in parts]) for k in parts[0]})
+    lod, code = (table[c].to_numpy() for c in ("lod", "valid_code"))
+    issues = [
+        ("buildings", str(table["id"].iloc[i]), "repaired",
+         f"code {code[i]}: {VALID_CODES[int(code[i])]}; exported as LoD{lod[i]}")
+        for i in np.flatnonzero(code)
+    ]  # fmt: skip
+    return table, issues
+
+
+def _measures(
+    table: gpd.GeoDataFrame, box: Any, clear_sky_index: float | None
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Return level of detail, fault, volume, roof area by side and solar potential of rows."""
+    from qala.city.solar import SIDES, roof_potential
+
+    solids, count = make_solids(table), len(table)
     volume, roof = volumes(solids)
     lod = np.full(count, "0.2", dtype=object)
     lod[solids.rows] = solids.lods
     code = np.zeros(count, np.int64)
     np.maximum.at(code, solids.rows, solids.valid_codes)
-    table = table.assign(
-        lod=lod, valid_code=code,
-        volume=np.round(np.bincount(solids.rows, volume, count), 2),
-        roof_area=np.round(np.bincount(solids.rows, roof, count), 2),
-    )  # fmt: skip
-    plates = table["lod"] == "0.2"
-    table.loc[plates, ["volume", "roof_area"]] = np.nan
-    bad = np.flatnonzero(code)
-    issues = [
-        ("buildings", str(table["id"].iloc[i]), "repaired",
-         f"code {code[i]}: {VALID_CODES[int(code[i])]}; exported as LoD{lod[i]}") for i in bad
-    ]  # fmt: skip
-    return table, issues
-
-
-def _with_sun(
-    table: gpd.GeoDataFrame, solids: Solids, box: Any, clear_sky_index: float | None
-) -> gpd.GeoDataFrame:
-    """Add roof area by side and the solar potential."""
-    from qala.city.solar import SIDES, roof_potential
-
     lon, lat = middle_of(box)
-    roofs = roof_potential(solids, len(table), lon, lat, clear_sky_index=clear_sky_index)
-    plates = (table["lod"] == "0.2").to_numpy()[:, None]
-    area = np.where(plates, np.nan, np.round(roofs.area, 2))
-    energy = np.where(plates[:, 0], np.nan, np.round(roofs.energy, 1))
-    columns = {f"roof_{side}_area": area[:, i] for i, side in enumerate(SIDES)}
-    return table.assign(**columns, solar_kwh=energy)
+    roofs = roof_potential(solids, count, lon, lat, clear_sky_index=clear_sky_index)
+    numbers: dict[str, Any] = {
+        "volume": np.round(np.bincount(solids.rows, volume, count), 2),
+        "roof_area": np.round(np.bincount(solids.rows, roof, count), 2),
+        **{f"roof_{side}_area": np.round(roofs.area[:, i], 2) for i, side in enumerate(SIDES)},
+        "solar_kwh": np.round(roofs.energy, 1),
+    }
+    plates = lod == "0.2"
+    return {
+        "lod": lod, "valid_code": code,
+        **{k: np.where(plates, np.nan, v) for k, v in numbers.items()},
+    }  # fmt: skip
 
 
 def _ordered(table: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
@@ -451,17 +453,17 @@ def write_gpkg(twin: Twin, path: str | Path, *, lang: str = "en", changes: Any =
     The layer ``buildings`` holds the surfaces of each solid (MultiPolygonZ), the layer
     ``footprints`` valid outlines for work in the plane; both share their ids.
     """
-    import geopandas as gpd
-
     from qala.export.geopackage import Layer, write_geopackage
 
     table = twin.buildings
     keep = [c for c in COLUMNS if c in table]
-    solid = gpd.GeoDataFrame(
-        table[keep], geometry=to_multipolygons(twin.solids, len(table)), crs=table.crs
-    )
-    data: dict[str, Any] = {"buildings": solid, "footprints": _footprints(table, keep)}
+    plan = _footprints(table, keep)
+    data: dict[str, Any] = {"buildings": plan, "footprints": plan}
     data |= {k: v for k, v in twin.layers.items() if len(v)}
+
+    def surfaces(first: int, last: int) -> Any:
+        return to_multipolygons(make_solids(table.iloc[first:last]), last - first)
+
     data["issues"] = twin.issues
     data["assumptions"] = assumptions_table()
     if changes is not None:
@@ -471,6 +473,7 @@ def write_gpkg(twin: Twin, path: str | Path, *, lang: str = "en", changes: Any =
             frame, title=_titled(name, lang),
             style=layer_style(name, frame, lang),
             description=_described(name, twin), aliases=aliases(frame.columns, lang),
+            surfaces=surfaces if name == "buildings" else None,
         )
         for name, frame in data.items()
     }  # fmt: skip
@@ -617,7 +620,7 @@ def city_flow(
     result: dict[str, Any] = {
         "folder": str(folder),
         "buildings": int(twin.buildings["parent"].isna().sum()),
-        "solids": int((twin.solids.kinds >= 0).sum()),
+        "solids": int((twin.buildings["lod"] != "0.2").sum()),
         "lods": dict(zip(kinds[0].tolist(), kinds[1].tolist(), strict=True)),
         "issues": len(twin.issues),
         "tiles": tiles,
@@ -643,7 +646,7 @@ def _other_exports(
     tell("writing CityJSON")
     title = tr("city.title", lang, name=twin.name)
     write_cityjson(
-        twin.buildings, twin.solids, folder / "city.city.json", folder / "city.city.jsonl",
+        twin.buildings, folder / "city.city.json", folder / "city.city.jsonl",
         title=title, attribution=twin.notice, relief=twin.relief,
     )  # fmt: skip
     clock("cityjson")
@@ -666,7 +669,7 @@ def _other_exports(
     else:
         write_terrain_raster(twin.relief, twin.buildings.crs, folder / "terrain.tif")
     clock("terrain, written")
-    write_index(twin.buildings, twin.solids, folder)
+    write_index(twin.buildings, folder)
     clock("index")
     work = folder / ".summary.csv.part"
     summary(twin).to_csv(work, index=False)

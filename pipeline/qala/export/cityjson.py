@@ -6,17 +6,17 @@ CityJSONSeq is one building with its parts.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qala.city import _kernels
 from qala.city.relief import TERRAIN, Relief
-from qala.city.solids import PLATE, SCALE, SURFACES, Solids
+from qala.city.solids import SCALE, SURFACES, Solids, make_solids, rows_of_solids
 from qala.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,27 +30,26 @@ ATTRIBUTES = (
     "roof_shape", "roof_source", "lod", "valid_code", "floor_area", "people", "valid_from",
     "valid_to",
 )  # fmt: skip
-#: solids encoded before they are written out; bounds the memory
-CHUNK = 20_000
+#: buildings encoded before they are written out; bounds the memory
+CHUNK = 10_000
 
-_SEMANTICS = [{"type": name} for name in SURFACES]
+_SURFACES = ",".join(f'{{"type":"{name}"}}' for name in SURFACES)
 
 
-@contextmanager
-def _no_collector() -> Iterator[None]:
-    """Pause the garbage collector: many small lists that all live on cost it much."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
+def _bytes(text: str) -> Array:
+    return np.frombuffer(text.encode(), np.uint8)
+
+
+#: words of a geometry around its boundaries and the values of its semantics
+_PLATE = _bytes('{"type":"MultiSurface","lod":"0.2","boundaries":[')
+_PRISM = _bytes('{"type":"Solid","lod":"1.2","boundaries":[[')
+_ROOF = _bytes('{"type":"Solid","lod":"2.0","boundaries":[[')
+_BETWEEN = _bytes(']],"semantics":{"surfaces":[' + _SURFACES + '],"values":[[')
+_END = _bytes("]]}}")
 
 
 def write_cityjson(
     table: gpd.GeoDataFrame,
-    solids: Solids,
     path: str | Path,
     seq_path: str | Path | None = None,
     *,
@@ -63,10 +62,8 @@ def write_cityjson(
     Parameters
     ----------
     table
-        Buildings sorted by id, projected CRS with an EPSG code; ``id, parent`` and
-        attribute columns.
-    solids
-        Their solids in whole millimetres.
+        Buildings as :func:`qala.city.solids.make_solids` takes them, sorted by id, projected
+        CRS with an EPSG code; ``id, parent`` and attribute columns.
     path
         ``.city.json`` to write.
     seq_path
@@ -85,7 +82,8 @@ def write_cityjson(
 
     Notes
     -----
-    Scale is 0.001: the solids lie on whole millimetres and were checked there.
+    Scale is 0.001: the solids lie on whole millimetres and are checked there. They are made
+    some buildings at a time; what is kept of all is the list of distinct vertices.
     Each file appears whole or not at all.
     """
     import os
@@ -97,9 +95,7 @@ def write_cityjson(
     ids = table["id"].tolist()
     if len(set(ids)) != len(ids) or any(b < a for a, b in pairwise(ids)):
         raise InputError("building ids repeat or are not sorted", "a table sorted by unique id")
-    v = solids.vertices
-    low = v.min(axis=0) if len(v) else np.zeros(3, np.int64)
-    high = v.max(axis=0) if len(v) else low
+    low, high = _extent(table)
     ground = _ground(relief)
     if ground is not None:
         low, high = np.minimum(low, ground.min(axis=0)), np.maximum(high, ground.max(axis=0))
@@ -107,10 +103,7 @@ def write_cityjson(
     targets = [Path(path)] + ([Path(seq_path)] if seq_path else [])
     works = [t.with_name(f".{t.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}") for t in targets]
     try:
-        with _no_collector():
-            _write_whole(works[0], head, table, solids, low, relief)
-            if seq_path:
-                _write_seq(works[1], head, table, solids, low, relief)
+        _write(works, head, table, low, relief)
         for work, target in zip(works, targets, strict=True):
             work.replace(target)
     finally:
@@ -155,90 +148,171 @@ def _head(code: int, low: Array, high: Array, title: str, attribution: str) -> d
     }
 
 
-def unique_vertices(v: Array) -> tuple[Array, Array]:
-    """Return distinct rows of whole-number vertices and the place of each row among them."""
-    if not len(v):
-        return v, np.zeros(0, np.int64)
-    import pandas as pd
-
-    low = v.min(axis=0)
-    shift = (v - low).astype(np.int64)
-    _, deep, high = (int(n) for n in shift.max(axis=0) + 1)
-    # columns first: their number times the heights fits in 64 bits where x·y·z would not
-    column, columns = pd.factorize(shift[:, 0] * deep + shift[:, 1])
-    place, keys = pd.factorize(column * high + shift[:, 2])  # as met: near corners stay near
-    which, z = np.divmod(keys, high)
-    x, y = np.divmod(columns[which], deep)
-    return np.column_stack([x, y, z]) + low, place
+def _extent(table: gpd.GeoDataFrame) -> tuple[Array, Array]:
+    """Return the lowest and highest corner of all objects, whole millimetres."""
+    if not len(table):
+        return np.zeros(3, np.int64), np.zeros(3, np.int64)
+    left, bottom, right, top = table.total_bounds
+    base = table["base_z"].to_numpy(float)
+    low, high = (np.nan_to_num(table[c].to_numpy(float)) for c in ("min_height", "height"))
+    box = np.array([[left, bottom, (base + np.minimum(low, 0)).min()],
+                    [right, top, (base + high).max()]])  # fmt: skip
+    out = np.rint(box * SCALE).astype(np.int64)
+    return out[0], out[1]
 
 
-def _objects(
-    table: gpd.GeoDataFrame, solids: Solids, flat: Sequence[int], first: int, last: int
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (id, city object) of the table's rows first:last, with indices from ``flat``."""
-    s0, s1 = np.searchsorted(solids.rows, [first, last])
-    so = solids.surface_offsets[s0 : s1 + 1].tolist()
-    f0 = so[0]
-    ring_offsets = solids.ring_offsets[f0 : so[-1] + 1].tolist()
-    r0 = ring_offsets[0]
-    index_offsets = solids.index_offsets[r0 : ring_offsets[-1] + 1].tolist()
-    i0 = index_offsets[0]
-    types = solids.surface_types[f0 : so[-1]].tolist()
-    kinds = solids.kinds[s0:s1].tolist()
-    lods = solids.lods[s0:s1].tolist()
-    row_solids = np.searchsorted(solids.rows, np.arange(first, last + 1)) - s0
-    starts = row_solids.tolist()
-    part = table.iloc[first:last]
-    columns = [(name, _plain(part[name])) for name in ATTRIBUTES if name in part]
+class Vertices:
+    """Distinct vertices in the order they are met."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.places = np.empty((1 << 12, 3), np.int64)
+        self.slots = np.full(1 << 13, -1, np.int32)
+
+    def add(self, v: Array) -> Array:
+        """Return the place of each vertex (whole numbers) among the distinct ones."""
+        most = self.count + len(v)
+        if most > len(self.places):
+            room = 1 << int(most - 1).bit_length()
+            grown = np.empty((room, 3), np.int64)
+            grown[: self.count] = self.places[: self.count]
+            self.places, self.slots = grown, np.full(2 * room, -1, np.int32)
+            before = grown[: self.count].copy()
+            _kernels.number_vertices(before, grown, 0, self.slots, np.empty(self.count, np.int64))
+        out = np.empty(len(v), np.int64)
+        self.count = _kernels.number_vertices(v, self.places, self.count, self.slots, out)
+        return out
+
+
+def vertices_text(v: Array, low: Array) -> tuple[bytes, Array]:
+    """Return ``[x,y,z],`` of each vertex less ``low``, and where each begins."""
+    wide = max(len(str(int(n))) for n in np.abs(v - low).max(axis=0, initial=0)) + 1
+    out, starts = np.empty(len(v) * (3 * wide + 5), np.uint8), np.empty(len(v) + 1, np.int64)
+    used = _kernels.vertices_text(v, low, out, starts)
+    return out[:used].tobytes(), starts
+
+
+def _geometries(solids: Solids, count: int, numbers: Array) -> tuple[bytes, list[int]]:
+    """Return the geometries of each row as JSON, and where each row's begins."""
+    digits = len(str(int(numbers.max(initial=0)))) + 1
+    rings, surfaces = len(solids.index_offsets) - 1, len(solids.surface_types)
+    constant = len(_PLATE) + len(_ROOF) + len(_BETWEEN) + len(_END) + 8
+    size = len(solids.indices) * digits + 4 * rings + 6 * surfaces + constant * len(solids)
+    out, starts = np.empty(size, np.uint8), np.empty(count + 1, np.int64)
+    used = _kernels.geometry_text(
+        rows_of_solids(solids, count), solids.kinds, solids.surface_offsets, solids.ring_offsets,
+        solids.index_offsets, solids.indices, solids.vertex_offsets, numbers, solids.surface_types,
+        _PLATE, _PRISM, _ROOF, _BETWEEN, _END, out, starts,
+    )  # fmt: skip
+    return out[:used].tobytes(), starts.tolist()
+
+
+def _attributes(part: gpd.GeoDataFrame, lods: Array) -> list[bytes]:
+    """Return the attributes of each row as a JSON object, missing ones left out."""
+    import msgspec
+
+    names = [n for n in ATTRIBUTES if n in part or n == "lod"]
+    columns = [lods.tolist() if n == "lod" else _plain(part[n]) for n in names]
+    shape: Any = msgspec.defstruct(
+        "Attributes", [(n, Any, None) for n in names], omit_defaults=True, gc=False
+    )
+    return list(map(msgspec.json.Encoder().encode, map(shape, *columns)))
+
+
+def _write(
+    works: Sequence[Path], head: dict[str, Any], table: gpd.GeoDataFrame, low: Array,
+    relief: Relief | None,
+) -> None:  # fmt: skip
+    """Write the whole file and, where there is a second, the sequence, some buildings at a time."""
+    import msgspec
+
+    encode = msgspec.json.encode
+    vertices = Vertices()
+    with ExitStack() as stack:
+        whole = stack.enter_context(works[0].open("wb"))
+        seq = stack.enter_context(works[1].open("wb")) if len(works) > 1 else None
+        whole.write(encode(head)[:-1] + b',"CityObjects":{')
+        if seq is not None:
+            seq.write(encode({**head, "CityObjects": {}, "vertices": []}) + b"\n")
+        comma = b"\n"
+        for first, last in _chunks(table):
+            part = table.iloc[first:last]
+            solids = make_solids(part)
+            objects, lines = _chunk(
+                part, solids, vertices.add(solids.vertices), low, seq is not None
+            )
+            whole.write(comma + b",\n".join(objects))
+            comma = b",\n"
+            if seq is not None:
+                seq.write(b"\n".join(lines) + b"\n")
+        ground = _ground(relief)
+        if relief is not None and ground is not None:
+            item = _terrain(relief, vertices.count)
+            whole.write(comma + encode(TERRAIN) + b":" + encode(item))
+            if seq is not None:
+                feature = {
+                    "type": "CityJSONFeature", "id": TERRAIN,
+                    "CityObjects": {TERRAIN: _terrain(relief, 0)},
+                    "vertices": (ground - low).tolist(),
+                }  # fmt: skip
+                seq.write(encode(feature) + b"\n")
+        whole.write(b'},\n"vertices":[')
+        comma = b""
+        for start in range(0, vertices.count, 200_000):
+            block = vertices.places[start : min(start + 200_000, vertices.count)]
+            whole.write(comma + vertices_text(block, low)[0][:-1])
+            comma = b","
+        if ground is not None:
+            whole.write(comma + vertices_text(ground, low)[0][:-1])
+        whole.write(b"]}\n")
+
+
+def _chunk(
+    part: gpd.GeoDataFrame, solids: Solids, places: Array, low: Array, both: bool
+) -> tuple[list[bytes], list[bytes]]:
+    """Return the city objects of some buildings, and the lines of their features."""
+    import msgspec
+
+    encode = msgspec.json.encode
+    count = len(part)
+    lods = np.full(count, "0.2", object)
+    lods[solids.rows] = solids.lods
+    attributes = _attributes(part, lods)
+    text, at = _geometries(solids, count, places)
     ids, parents = part["id"].tolist(), _plain(part["parent"])
-    children: dict[str, list[str]] = {}
-    for child, parent in zip(ids, parents, strict=True):
+    names = [encode(i) for i in ids]
+    children: dict[str, list[bytes]] = {}
+    for name, parent in zip(names, parents, strict=True):
         if parent is not None:
-            children.setdefault(parent, []).append(child)
-    for row, name in enumerate(ids):
-        geometry: list[dict[str, Any]] = []
-        for s in range(starts[row], starts[row + 1]):
-            surfaces = [
-                [
-                    flat[index_offsets[r - r0] - i0 : index_offsets[r - r0 + 1] - i0]
-                    for r in range(ring_offsets[f - f0], ring_offsets[f - f0 + 1])
-                ]
-                for f in range(so[s], so[s + 1])
-            ]
-            if kinds[s] == PLATE:
-                geometry.append({"type": "MultiSurface", "lod": "0.2", "boundaries": surfaces})
-            else:
-                geometry.append(
-                    {
-                        "type": "Solid",
-                        "lod": lods[s],
-                        "boundaries": [surfaces],
-                        "semantics": {
-                            "surfaces": _SEMANTICS,
-                            "values": [types[so[s] - f0 : so[s + 1] - f0]],
-                        },
-                    }
-                )
-        if len(geometry) > 1:  # plates of several pieces are one geometry
-            geometry = [
-                {
-                    "type": "MultiSurface",
-                    "lod": "0.2",
-                    "boundaries": [b for g in geometry for b in g["boundaries"]],
-                }
-            ]
-        item: dict[str, Any] = {
-            "type": "Building",
-            "attributes": {k: v[row] for k, v in columns if v[row] is not None},
-            "geometry": geometry,
-        }
-        parent = parents[row]
-        if parent is not None:
-            item["type"] = "BuildingPart"
-            item["parents"] = [parent]
-        if name in children:
-            item["children"] = children[name]
-        yield name, item
+            children.setdefault(parent, []).append(name)
+    heads, tails = [], []
+    for row, parent in enumerate(parents):
+        kind = b"Building" if parent is None else b"BuildingPart"
+        heads.append(
+            b'%b:{"type":"%b","attributes":%b,"geometry":[' % (names[row], kind, attributes[row])
+        )
+        tail = b"]" if parent is None else b'],"parents":[%b]' % encode(parent)
+        if ids[row] in children:
+            tail += b',"children":[%b]' % b",".join(children[ids[row]])
+        tails.append(tail + b"}")
+    objects = [heads[r] + text[at[r] : at[r + 1]] + tails[r] for r in range(count)]
+    if not both:
+        return objects, []
+    # corners counted from the first vertex of their feature
+    groups = _groups(part)
+    begin = solids.vertex_offsets[rows_of_solids(solids, count)[groups]]
+    numbers = np.arange(len(solids.vertices)) - np.repeat(begin[:-1], np.diff(begin))
+    local, at = _geometries(solids, count, numbers)
+    corners, where = vertices_text(solids.vertices, low)
+    cuts = where[begin].tolist()
+    lines = []
+    for g, (a, b) in enumerate(pairwise(groups.tolist())):
+        inside = b",".join([heads[r] + local[at[r] : at[r + 1]] + tails[r] for r in range(a, b)])
+        lines.append(
+            b'{"type":"CityJSONFeature","id":%b,"CityObjects":{%b},"vertices":[%b]}'
+            % (names[a], inside, corners[cuts[g] : cuts[g + 1] - 1])
+        )
+    return objects, lines
 
 
 def _plain(column: Any) -> list[Any]:
@@ -266,102 +340,3 @@ def _chunks(table: gpd.GeoDataFrame) -> Iterator[tuple[int, int]]:
         after = min(at + CHUNK, len(starts) - 1)
         yield int(starts[at]), int(starts[after])
         at = after
-
-
-def _write_whole(
-    work: Path, head: dict[str, Any], table: gpd.GeoDataFrame, solids: Solids, low: Array,
-    relief: Relief | None,
-) -> None:  # fmt: skip
-    import msgspec
-
-    encode = msgspec.json.encode
-    found, place = unique_vertices(solids.vertices)
-    # corners of every ring, as places in the file's one list of vertices
-    owner = _index_solids(solids)
-    everywhere = place[solids.indices + solids.vertex_offsets[owner]]
-    with work.open("wb") as sink:
-        sink.write(encode(head)[:-1] + b',"CityObjects":{')
-        comma = b"\n"
-        for first, last in _chunks(table):
-            i0, i1 = _index_range(solids, first, last)
-            flat = everywhere[i0:i1].tolist()
-            text = b",\n".join(
-                encode(name) + b":" + encode(item)
-                for name, item in _objects(table, solids, flat, first, last)
-            )
-            sink.write(comma + text)
-            comma = b",\n"
-        if relief is not None:
-            item = _terrain(relief, len(found))
-            sink.write(comma + encode(TERRAIN) + b":" + encode(item))
-            found = np.vstack([found, np.rint(relief.vertices * SCALE).astype(np.int64)])
-        sink.write(b'},\n"vertices":[')
-        for start in range(0, len(found), 200_000):
-            block = encode((found[start : start + 200_000] - low).tolist())
-            sink.write((b"," if start else b"") + block[1:-1])
-        sink.write(b"]}\n")
-
-
-def _write_seq(
-    work: Path, head: dict[str, Any], table: gpd.GeoDataFrame, solids: Solids, low: Array,
-    relief: Relief | None,
-) -> None:  # fmt: skip
-    import msgspec
-
-    encode = msgspec.json.encode
-    starts = _groups(table)
-    solid_first = np.searchsorted(solids.rows, starts)
-    vertex_first = solids.vertex_offsets[solid_first]
-    # corners counted from the first vertex of their feature
-    owner = _index_solids(solids)
-    feature = np.searchsorted(solid_first, np.arange(len(solids)), side="right") - 1
-    local = solids.indices + (solids.vertex_offsets[:-1] - vertex_first[feature])[owner]
-    with work.open("wb") as sink:
-        sink.write(encode({**head, "CityObjects": {}, "vertices": []}) + b"\n")
-        group = 0
-        for first, last in _chunks(table):
-            i0, i1 = _index_range(solids, first, last)
-            flat = local[i0:i1].tolist()
-            s0, s1 = np.searchsorted(solids.rows, [first, last])
-            v0, v1 = solids.vertex_offsets[s0], solids.vertex_offsets[s1]
-            vertices = (solids.vertices[v0:v1] - low).tolist()
-            lines: list[bytes] = []
-            objects: dict[str, Any] = {}
-            row = first
-            for name, item in _objects(table, solids, flat, first, last):
-                objects[name] = item
-                row += 1
-                if row == starts[group + 1]:
-                    a, b = int(vertex_first[group] - v0), int(vertex_first[group + 1] - v0)
-                    lines.append(
-                        encode(
-                            {
-                                "type": "CityJSONFeature",
-                                "id": next(iter(objects)),
-                                "CityObjects": objects,
-                                "vertices": vertices[a:b],
-                            }
-                        )
-                    )
-                    objects = {}
-                    group += 1
-            sink.write(b"\n".join(lines) + b"\n")
-        ground = _ground(relief)
-        if relief is not None and ground is not None:
-            feature_of = {
-                "type": "CityJSONFeature", "id": TERRAIN,
-                "CityObjects": {TERRAIN: _terrain(relief, 0)}, "vertices": (ground - low).tolist(),
-            }  # fmt: skip
-            sink.write(encode(feature_of) + b"\n")
-
-
-def _index_solids(solids: Solids) -> Array:
-    """Return the solid of every index."""
-    ends = solids.index_offsets[solids.ring_offsets[solids.surface_offsets]]
-    return np.repeat(np.arange(len(solids)), np.diff(ends))
-
-
-def _index_range(solids: Solids, first: int, last: int) -> tuple[int, int]:
-    s0, s1 = np.searchsorted(solids.rows, [first, last])
-    a, b = solids.index_offsets[solids.ring_offsets[solids.surface_offsets[[s0, s1]]]]
-    return int(a), int(b)

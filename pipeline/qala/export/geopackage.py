@@ -8,6 +8,7 @@ times come from ``timestamp`` or the environment's ``SOURCE_DATE_EPOCH``.
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ import re
 import shutil
 import sqlite3
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -39,6 +40,11 @@ log = logging.getLogger("qala")
 #: above so many cells polygons are slow to draw and heavy to send: write a
 #: raster beside the GeoPackage instead
 MAX_POLYGON_CELLS = 4_000_000
+#: rows of a layer of polygons that are written at a time; larger layers are streamed
+STREAMED = 20_000
+#: share of unused pages from which on a file is packed
+FREE_SHARE = 0.05
+_PAGES = ("freelist_count", "page_count")
 #: bytes left on a disk that is full for SQLite, which writes whole pages
 _NO_ROOM = 65_536
 
@@ -90,6 +96,10 @@ class Layer:
         A key of :data:`qala.export.styles.STYLES`, QML text, or None.
     aliases
         Column to the words shown for it, over those of the catalog.
+    surfaces
+        For large layers of polygons: what gives rows first:last their geometry in place of
+        ``data``'s, as Arrow well-known binary of MultiPolygon Z. Rows are then written some
+        at a time.
     """
 
     data: gpd.GeoDataFrame | pd.DataFrame
@@ -97,6 +107,7 @@ class Layer:
     description: str = ""
     style: str | None = None
     aliases: Mapping[str, str] = field(default_factory=dict)
+    surfaces: Callable[[int, int], Any] | None = None
 
 
 def write_geopackage(
@@ -348,6 +359,9 @@ def _write_layer(work: Path, name: str, layer: Layer) -> None:
     import pandas as pd
     import pyogrio
 
+    if layer.surfaces is not None or (len(layer.data) > STREAMED and _is_polygons(layer.data)):
+        _stream_layer(work, name, layer)
+        return
     data = layer.data.reset_index(drop=True)
     for column in data.columns:
         if isinstance(data[column].dtype, pd.CategoricalDtype):
@@ -382,6 +396,73 @@ def _write_layer(work: Path, name: str, layer: Layer) -> None:
     )
 
 
+def _is_polygons(data: Any) -> bool:
+    return _is_spatial(data) and bool(data.geom_type.isin(["Polygon", "MultiPolygon"]).all())
+
+
+def _stream_layer(work: Path, name: str, layer: Layer) -> None:
+    """Write a large layer of polygons some rows at a time, without a copy of the whole."""
+    import pyarrow as pa
+    import pyogrio
+
+    data = layer.data
+    columns = [c for c in data.columns if c != data.geometry.name]
+    fields = [pa.field(str(c), _arrow_type(data[c])) for c in columns]
+    schema = pa.schema([*fields, pa.field("geom", pa.large_binary())])
+    surfaces = layer.surfaces or functools.partial(_multipolygons, data.geometry)
+
+    def batches() -> Iterator[Any]:
+        for first in range(0, len(data), STREAMED):
+            part = data.iloc[first : first + STREAMED]
+            arrays = [
+                pa.array(part[c], type=f.type, from_pandas=True)
+                for c, f in zip(columns, fields, strict=True)
+            ]
+            arrays = [a.combine_chunks() if isinstance(a, pa.ChunkedArray) else a for a in arrays]
+            places = surfaces(first, first + len(part))
+            yield pa.RecordBatch.from_arrays([*arrays, places], schema=schema)
+
+    deep = layer.surfaces is not None or bool(data.geometry.has_z.any())
+    pyogrio.write_arrow(
+        pa.RecordBatchReader.from_batches(schema, batches()),
+        work,
+        layer=name,
+        driver="GPKG",
+        append=False,
+        geometry_name="geom",
+        geometry_type="MultiPolygon Z" if deep else "MultiPolygon",
+        crs=data.crs.to_wkt(),
+        dataset_options={"VERSION": "1.3"},
+        layer_options={
+            "IDENTIFIER": layer.title or name, "DESCRIPTION": layer.description,
+            "GEOMETRY_NAME": "geom", "SPATIAL_INDEX": "YES",
+            "FID": "qala_fid" if "fid" in (str(c).lower() for c in columns) else "fid",
+        },
+    )  # fmt: skip
+
+
+def _arrow_type(column: Any) -> Any:
+    """Return the Arrow type of a column; text where nothing tells."""
+    import pyarrow as pa
+
+    kind = pa.array(column.head(0) if column.dtype != object else column, from_pandas=True).type
+    if pa.types.is_null(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind):
+        return pa.string()
+    return kind
+
+
+def _multipolygons(shapes: gpd.GeoSeries, first: int, last: int) -> Any:
+    """Return rows as well-known binary of multipolygons."""
+    import pyarrow as pa
+    import shapely
+
+    some = shapes.iloc[first:last].to_numpy().copy()
+    single = shapely.get_type_id(some) == 3
+    if single.any():
+        some[single] = shapely.multipolygons(some[single], indices=np.arange(int(single.sum())))
+    return pa.array(shapely.to_wkb(some, flavor="iso"), pa.large_binary())
+
+
 def _finish(
     work: Path,
     layers: Mapping[str, Layer],
@@ -413,7 +494,9 @@ def _finish(
         _add_metadata(db, layers, metadata, lang, stamp)
         db.execute("UPDATE gpkg_contents SET last_change = ?", (stamp,))
     with closing(sqlite3.connect(work)) as db:
-        db.execute("VACUUM")
+        free, pages = (db.execute(f"PRAGMA {n}").fetchone()[0] for n in _PAGES)
+        if free > FREE_SHARE * pages:  # it writes the whole file again
+            db.execute("VACUUM")
 
 
 def _add_metadata(
