@@ -1,6 +1,6 @@
 """Road networks side by side with other programs, in one run: ratios, memory, growth.
 
-    python benchmarks/network.py [--osm EXTRACT] [--copies 22] [--only read,graph,friction]
+    python benchmarks/network.py [--osm EXTRACT] [--copies 22] [--file F] [--only read,graph]
 
 Without an extract of some 60 MB at hand, `--osm` is copied `--copies` times side by side
 (synthetic: ids and longitudes are shifted). Other programs are measured where they are installed.
@@ -266,7 +266,7 @@ MEASURES: dict[str, Callable[..., dict[str, Any]]] = {
 #: loaded before the clock starts
 IMPORTS = {
     "scan": ("osmium",),
-    "ours": ("osmium", "qala._routing", "scipy.sparse.csgraph", "pyproj"),
+    "ours": ("osmium", "qala._pbf_kernels", "scipy.sparse.csgraph", "pyproj"),
     "ours_saved": ("qala._routing", "scipy.sparse.csgraph", "pyproj"),
     "with_pyrosm": ("pyrosm",),
     "with_pyrosm_graph": ("pyrosm", "networkx"),
@@ -287,11 +287,12 @@ def child(name: str, arguments: list[str]) -> None:
     """Run one measurement and print it."""
     for module in IMPORTS.get(name, ()):
         importlib.import_module(module)
-    start = time.perf_counter()
+    start, used = time.perf_counter(), time.process_time()
     result = MEASURES[name](*arguments)
-    spent = time.perf_counter() - start
-    peak = peak_mb()
-    print(json.dumps({"seconds": spent, "peak_mb": peak, **result}))
+    spent, used = time.perf_counter() - start, time.process_time() - used
+    # measurements with a clock of their own leave the building of their data out
+    both = {} if "seconds" in result else {"seconds": spent, "cpu": used}
+    print(json.dumps({**both, "peak_mb": peak_mb(), **result}))
 
 
 # ---- comparison ------------------------------------------------------------------------------
@@ -328,7 +329,11 @@ def show(
     for name, row in results.items():
         ratio = row["seconds"] / results[base]["seconds"]
         more = "".join(f"  {key} {row[key]:.6g}" for key in extra if key in row)
-        print(f"  {name:<34}{row['seconds']:9.3f} s {ratio:8.2f} ×  {row['peak_mb']:7.0f} MB{more}")
+        cpu = ""
+        if "cpu" in row:
+            cpu = f"{row['cpu']:8.2f} s of processor {row['cpu'] / results[base]['cpu']:8.2f} ×"
+        head = f"  {name:<34}{row['seconds']:9.3f} s {ratio:8.2f} × {cpu}"
+        print(f"{head} {row['peak_mb']:7.0f} MB{more}")
 
 
 def present(module: str, why: str) -> bool:
@@ -375,12 +380,12 @@ def copies_of(path: Path, folder: Path, number: int) -> Path:
     return out
 
 
-def compare_reading(osm: Path, copies: int, folder: Path) -> None:
+def compare_reading(osm: Path, copies: int, folder: Path, whole: Path | None) -> None:
     """Compare the way from an extract to a graph, and its growth with size."""
     from qala.network import read_network, save_network
 
-    for number in sorted({max(copies // 4, 1), copies}):
-        file = copies_of(osm, folder, number) if number > 1 else osm
+    for number in sorted({max(copies // 4, 1), copies}) if whole is None else [0]:
+        file = whole or (copies_of(osm, folder, number) if number > 1 else osm)
         saved = save_network(read_network(file), folder / "saved.net")
         jobs = {
             "pyosmium scan (floor)": ["scan", str(file)],
@@ -456,6 +461,7 @@ def main() -> None:
         "--osm", type=Path, default=Path(data) / "osm" / "liechtenstein_2022.osm.pbf"
     )
     parser.add_argument("--copies", type=int, default=22)
+    parser.add_argument("--file", type=Path, help="an extract read as it is, not copied")
     parser.add_argument("--only", default="read,graph,friction")
     parser.add_argument("--sizes", default="1500,6000")
     options = parser.parse_args()
@@ -464,7 +470,7 @@ def main() -> None:
     if "read" in chosen:
         if options.osm.exists():
             with tempfile.TemporaryDirectory() as folder:
-                compare_reading(options.osm, options.copies, Path(folder))
+                compare_reading(options.osm, options.copies, Path(folder), options.file)
         else:
             print(
                 f"{options.osm} is not there: reading is not compared; name an extract with --osm"

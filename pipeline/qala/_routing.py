@@ -18,7 +18,6 @@ _E2 = 6.69437999014e-3
 _FNV = np.uint64(14695981039346656037)
 _PRIME = np.uint64(1099511628211)
 _MIX = np.uint64(0x9E3779B97F4A7C15)
-_EMPTY = np.int64(-(2**63))
 
 
 def fnv(text: str) -> int:
@@ -236,70 +235,36 @@ def scan_opl(buf, keys):
 
 
 @njit(cache=True, nogil=True)
-def _slot_of(ident, keys, mask):
-    slot = np.int64((np.uint64(ident) * _MIX) >> np.uint64(20)) & mask
-    while keys[slot] != _EMPTY and keys[slot] != ident:
-        slot = (slot + 1) & mask
-    return slot
-
-
-@njit(cache=True, nogil=True)
-def index_nodes(way_ptr, used, refs, lon, blocked_ids):
-    """Number the nodes of the used ways and count how often each is used.
+def count_uses(way_ptr, node_of, nodes):
+    """Count how often each node is used; -1 is a vertex whose place is not known.
 
     An end of a piece counts twice, so that two or more marks a junction or an end.
     """
-    total = 0
-    for w in range(used.size):
-        if used[w]:
-            total += way_ptr[w + 1] - way_ptr[w]
-    size = 16
-    while size < 2 * total:
-        size *= 2
-    mask = size - 1
-    keys = np.full(size, _EMPTY, np.int64)
-    values = np.empty(size, np.int32)
-    node_of = np.full(refs.size, -1, np.int32)
-    count = np.zeros(total, np.uint8)
-    nodes = 0
-    for w in range(used.size):
-        if not used[w]:
-            continue
+    count = np.zeros(nodes, np.uint8)
+    for w in range(way_ptr.size - 1):
         a, b = way_ptr[w], way_ptr[w + 1]
         for k in range(a, b):
-            if lon[k] == NOWHERE:
+            v = node_of[k]
+            if v < 0:
                 continue
-            slot = _slot_of(refs[k], keys, mask)
-            if keys[slot] == _EMPTY:
-                keys[slot] = refs[k]
-                values[slot] = nodes
-                nodes += 1
-            v = values[slot]
-            node_of[k] = v
-            end = k == a or k == b - 1 or lon[k - 1] == NOWHERE or lon[k + 1] == NOWHERE
+            end = k == a or k == b - 1 or node_of[k - 1] < 0 or node_of[k + 1] < 0
             if count[v] < 250:
                 count[v] += 2 if end else 1
-    blocked = np.zeros(nodes, np.bool_)
-    for ident in blocked_ids:
-        slot = _slot_of(ident, keys, mask)
-        if keys[slot] != _EMPTY:
-            blocked[values[slot]] = True
-    return node_of, nodes, count[:nodes].copy(), blocked
+    return count
 
 
 @njit(cache=True, nogil=True)
-def cut_ways(way_ptr, used, node_of, nodes, count, blocked, lon, lat):
+def cut_ways(way_ptr, node_of, count, blocked, lon, lat):
     """Cut ways at junctions, ends and barriers into segments of consecutive vertices.
 
     At a barrier every segment end gets a node of its own: nothing passes.
     """
     bound = 0
-    for w in range(used.size):
-        if used[w]:
-            for k in range(way_ptr[w], way_ptr[w + 1]):
-                v = node_of[k]
-                if v >= 0 and (count[v] >= 2 or blocked[v]):
-                    bound += 1
+    for k in range(node_of.size):
+        v = node_of[k]
+        if v >= 0 and (count[v] >= 2 or blocked[v]):
+            bound += 1
+    nodes = count.size
     first = np.empty(bound, np.int64)
     last = np.empty(bound, np.int64)
     from_node = np.empty(bound, np.int32)
@@ -307,9 +272,7 @@ def cut_ways(way_ptr, used, node_of, nodes, count, blocked, lon, lat):
     way = np.empty(bound, np.int32)
     metres = np.empty(bound, np.float64)
     made = 0
-    for w in range(used.size):
-        if not used[w]:
-            continue
+    for w in range(way_ptr.size - 1):
         a, b = way_ptr[w], way_ptr[w + 1]
         start = np.int64(-1)
         length = 0.0

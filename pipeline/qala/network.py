@@ -1,11 +1,13 @@
 """Road networks: an OpenStreetMap extract as a routable graph of a mode, with times in seconds.
 
-The extract is filtered by osmium (pyosmium), cut at junctions, joined where a road simply goes
-on, and kept as plain arrays. The graph is free of turn costs: a node may be left by any open arc.
+Roads are read from PBF by :mod:`qala.pbf`, from XML by osmium, cut at junctions, joined where a
+road simply goes on, and kept as plain arrays. The graph is free of turn costs: a node may be left
+by any open arc.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
@@ -15,9 +17,9 @@ import time as clock
 import uuid
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
@@ -26,8 +28,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from qala import pbf
+from qala.compute import usable_cores
 from qala.errors import InputError, Problems, TemporaryError
 from qala.grid import GHSL_CRS
+from qala.pbf import is_pbf
 from qala.raster import require_writable
 from qala.speeds import CLASSES, KEYS, Mode, Profile, node_blocks, require_mode, way_profile
 
@@ -140,15 +145,20 @@ class Network:
 
 @dataclass(frozen=True, eq=False)
 class _Ways:
-    """Ways as ragged arrays, before they are cut."""
+    """Ways that the mode can use as ragged arrays, before they are cut.
+
+    ``ptr`` (ways + 1,) offsets of the vertices, ``profile`` (ways,) into ``profiles``; of every
+    vertex ``node`` (number of the node, -1 where its place is not known), ``lon``, ``lat``;
+    ``blocked`` (nodes,) where a barrier stops the mode.
+    """
 
     ptr: Ints
     profile: Ints
-    refs: Ints
+    node: Ints
     lon: Ints
     lat: Ints
     profiles: list[Profile | None]
-    blocked: Ints
+    blocked: npt.NDArray[np.bool_]
 
 
 def read_network(
@@ -172,7 +182,7 @@ def read_network(
     crs
         Projected CRS of the metric coordinates.
     progress
-        Called with the number of steps done and in all.
+        Called with the hundredths done and 100.
 
     Returns
     -------
@@ -190,49 +200,41 @@ def read_network(
     box = _require_bbox(bbox)
     _require_projected(crs)
     started = clock.perf_counter()
-    _tell(progress, 0, 4)
-    scan = _scan(path)
-    _tell(progress, 1, 4)
-    ways, counts, seen = _interpret(scan, travel)
-    missing = int(np.count_nonzero(ways.lon == _NOWHERE))
-    total = ways.lon.size
+    _tell(progress, 0, _STEPS)
+    ways, counts, seen = (_read_pbf if is_pbf(path) else _read_text)(path, travel, progress)
+    missing, total = int(np.count_nonzero(ways.node < 0)), ways.node.size
     if seen["ways with a highway or route tag"] == 0:
         raise InputError(
             f"{path} holds no way with a highway or route tag",
             "an extract with roads",
             "check how it was made; extracts of buildings or boundaries hold none",
         )
+    if not ways.profile.size:
+        raise InputError(
+            f"{path} holds {seen['ways with a highway or route tag']} ways with a highway or "
+            f"route tag but none a {travel} can use",
+            f"roads open to mode {travel}",
+            "choose another --mode or a wider extract",
+        )
     if total and missing == total:
         raise InputError(
             f"none of the {total} vertices of ways in {path} has coordinates",
-            "the nodes of all ways with non-negative ids",
+            "the nodes of all ways" + ("" if is_pbf(path) else " with non-negative ids"),
             "make the extract with complete ways (osmium extract --strategy complete_ways); "
             "give new objects positive ids with osmium renumber",
         )
     ways, outside = _cut_to(ways, box)
-    _tell(progress, 2, 4)
-    usable = np.array([p is not None for p in ways.profiles] + [False])[ways.profile]
-    if not usable.any():
-        raise InputError(
-            f"{path} holds {ways.profile.size} ways but none a {travel} can use",
-            f"roads open to mode {travel}",
-            "choose another --mode or a wider extract",
-        )
-    lost = np.repeat(usable, np.diff(ways.ptr)) & (scan.lon == _NOWHERE)
-    counts["vertices without coordinates"] = int(lost.sum())
+    counts["vertices without coordinates"] = missing
     counts["vertices outside the bbox"] = outside
     network = _build(ways, travel, crs, str(path.name), counts, seen, box)
-    _tell(progress, 3, 4)
     _warn(network, path)
     network.metadata["summary"]["build_seconds"] = round(clock.perf_counter() - started, 3)
-    _tell(progress, 4, 4)
+    _tell(progress, _STEPS, _STEPS)
     return network
 
 
 def routing_kernels() -> Any:
     """Return the module of compiled kernels; importing it loads numba, so not before need."""
-    import importlib
-
     return importlib.import_module("qala._routing")
 
 
@@ -280,9 +282,147 @@ def _require_projected(crs: str) -> None:
 _NOWHERE = np.int32(-(2**31))
 
 
+#: progress is told in hundredths; reading ends at the second number, the rest is building
+_STEPS, _READ = 100, 80
+
+
+def _read_pbf(
+    path: Path, mode: Mode, progress: Progress | None
+) -> tuple[_Ways, Counter[str], dict[str, int]]:
+    """Read the roads of a PBF file: the ways, then the places of the nodes they use."""
+    with pbf.PbfFile(path) as file:
+        blobs = file.blobs
+
+        def told(before: int) -> Callable[[int], None]:
+            def tell(done: int) -> None:
+                _tell(progress, min(_READ * (before + done) // max(len(blobs), 1), _READ), _STEPS)
+
+            return tell
+
+        first = pbf.first_ways(file)
+        while True:
+            found, mixed = pbf.read_ways(file, blobs[first:], KEYS, _ROADS, told(0))
+            profiles, counts = _profiles(found.tags, found.profile, mode)
+            ptr, profile, kept = _usable(found.ptr, found.profile, profiles)
+            refs = found.refs[kept]
+            ids, node = _numbered(refs)
+            nodes, unsorted = pbf.place_nodes(
+                file,
+                [*blobs[:first], *mixed],
+                ids,
+                KEYS,
+                _BARRIERS,
+                told(len(blobs) - first),
+            )
+            if not unsorted or first == 0:
+                break
+            # ways lie before the place where sorted files begin them: all blobs are read again
+            log.info("%s is not sorted by kind and is read twice", path)
+            first = 0
+    lon, lat = nodes.lon[node], nodes.lat[node]
+    # places that ways carry themselves count where the file leaves their nodes out
+    own = lon == _NOWHERE
+    lon[own], lat[own] = found.lon[kept][own], found.lat[kept][own]
+    node[lon == _NOWHERE] = -1
+    blocked = _blocked(ids, nodes.ids, nodes.profile, nodes.tags, mode)
+    seen = {
+        "ways with a highway or route tag": int(found.profile.size),
+        "barriers": int(nodes.ids.size),
+    }
+    return _Ways(ptr, profile, node, lon, lat, profiles, blocked), counts, seen
+
+
+#: keys that make a way or a node worth reading
+_ROADS, _BARRIERS = ("highway", "route"), ("barrier",)
+
+
+def _read_text(
+    path: Path, mode: Mode, progress: Progress | None
+) -> tuple[_Ways, Counter[str], dict[str, int]]:
+    """Read the roads of another format: filtered by osmium in C++, then what is left.
+
+    osmium writes the roads, with places, as lines of text; a way seen from Python node by
+    node would cost several times the whole scan.
+    """
+    with tempfile.TemporaryDirectory(prefix="qala-") as folder:
+        text = Path(folder) / "roads.opl"
+        _filter(path, text)
+        _tell(progress, _READ // 2, _STEPS)
+        scan = _read_opl(text)
+        # files with ways before nodes are read once more, nodes first
+        if (scan.lon == _NOWHERE).any():
+            _filter(path, text, nodes_first=True)
+            scan = _read_opl(text)
+    _tell(progress, _READ, _STEPS)
+    profiles, counts = _profiles(scan.tags, scan.profile[scan.profile >= 0], mode)
+    ptr, profile, kept = _usable(scan.ptr, scan.profile, profiles)
+    refs, lon, lat = scan.refs[kept], scan.lon[kept], scan.lat[kept]
+    ids, node = _numbered(refs)
+    beyond = (np.abs(lon.astype(np.int64)) > 1_800_000_000) | (
+        np.abs(lat.astype(np.int64)) > 900_000_000
+    )
+    lon[beyond] = lat[beyond] = _NOWHERE
+    node[beyond] = -1
+    blocked = _blocked(ids, scan.node_id, scan.node_profile, scan.tags, mode)
+    seen = {
+        "ways with a highway or route tag": int(scan.profile.size),
+        "barriers": int(scan.node_id.size),
+    }
+    return _Ways(ptr, profile, node, lon, lat, profiles, blocked), counts, seen
+
+
+def _profiles(
+    tags: Sequence[Mapping[str, str]], used: Ints, mode: Mode
+) -> tuple[list[Profile | None], Counter[str]]:
+    """Read each combination of tags once, and count by the ways that carry it."""
+    uses = np.bincount(used, minlength=len(tags)).tolist()
+    counts: Counter[str] = Counter()
+    profiles: list[Profile | None] = []
+    for combination, number in zip(tags, uses, strict=True):
+        notes: Counter[str] = Counter()
+        profiles.append(way_profile(combination, mode, notes) if number else None)
+        for reason, times in notes.items():
+            counts[reason] += times * number
+    return profiles, counts
+
+
+def _usable(
+    ptr: Ints, profile: Ints, profiles: Sequence[Profile | None]
+) -> tuple[Ints, Ints, npt.NDArray[np.bool_]]:
+    """Leave out the ways the mode cannot use; tell also which vertices stay."""
+    keep = np.array([p is not None for p in profiles] + [False])[profile]
+    lengths = np.diff(ptr)
+    left = np.concatenate(([0], np.cumsum(lengths[keep]))).astype(np.int64)
+    return left, profile[keep], np.repeat(keep, lengths)
+
+
+def _numbered(refs: Ints) -> tuple[Ints, Ints]:
+    """Return the sorted distinct values, and the place of every value among them (int32)."""
+    order = np.argsort(refs)
+    ordered = refs[order]
+    new = np.ones(refs.size, bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=new[1:])
+    number = np.empty(refs.size, np.int32)
+    number[order] = np.cumsum(new, dtype=np.int32) - 1
+    return ordered[new], number
+
+
+def _blocked(
+    ids: Ints, barriers: Ints, profile: Ints, tags: Sequence[Mapping[str, str]], mode: Mode
+) -> npt.NDArray[np.bool_]:
+    """Tell which of the nodes carry a barrier that stops the mode."""
+    stops = np.array([node_blocks(combination, mode) for combination in tags] + [False])
+    found = np.zeros(ids.size, bool)
+    mine = barriers[stops[profile]]
+    at = np.minimum(np.searchsorted(ids, mine), max(ids.size - 1, 0))
+    if ids.size:
+        found[at[ids[at] == mine]] = True
+    return found
+
+
 @dataclass(frozen=True, eq=False)
 class _Scan:
-    """What the extract holds of ways and barriers; tags as text, once per combination."""
+    """What a text holds of ways and barriers; tags as text, once per combination."""
 
     ptr: Ints
     profile: Ints
@@ -292,23 +432,6 @@ class _Scan:
     node_id: Ints
     node_profile: Ints
     tags: list[dict[str, str]]
-
-
-def _scan(path: Path) -> _Scan:
-    """Filter the extract in C++ and read what is left.
-
-    osmium writes the roads, with places, as lines of text; a way seen from Python node by
-    node would cost several times the whole scan.
-    """
-    with tempfile.TemporaryDirectory(prefix="qala-") as folder:
-        text = Path(folder) / "roads.opl"
-        _filter(path, text)
-        scan = _read_opl(text)
-        # files with ways before nodes are read once more, nodes first
-        if (scan.lon == _NOWHERE).any():
-            _filter(path, text, nodes_first=True)
-            scan = _read_opl(text)
-    return scan
 
 
 def _filter(path: Path, text: Path, *, nodes_first: bool = False) -> None:
@@ -346,7 +469,7 @@ def _read_opl(text: Path) -> _Scan:
     buffer = np.memmap(text, np.uint8, "r").view(np.ndarray) if size else np.empty(0, np.uint8)
     kernels = routing_kernels()
     hashes = np.sort(np.array([kernels.fnv(key) for key in KEYS], np.uint64))
-    edges = _line_starts(buffer, usable_threads())
+    edges = _line_starts(buffer, usable_cores())
     with ThreadPoolExecutor(len(edges) - 1) as pool:
         parts = list(
             pool.map(lambda ab: kernels.scan_opl(buffer[ab[0] : ab[1]], hashes), pairwise(edges))
@@ -384,11 +507,6 @@ def _line_starts(buffer: Ints, parts: int) -> list[int]:
     return [*starts, int(buffer.size)]
 
 
-def usable_threads() -> int:
-    """Return the number of cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 _ESCAPE = re.compile(r"%([0-9a-fA-F]+)%")
 _KEPT = frozenset(KEYS)
 
@@ -407,34 +525,12 @@ def _plain(text: str) -> str:
     return _ESCAPE.sub(lambda m: chr(int(m[1], 16)), text) if "%" in text else text
 
 
-def _interpret(scan: _Scan, mode: Mode) -> tuple[_Ways, Counter[str], dict[str, int]]:
-    """Read each combination of tags once, and count by the ways that carry it."""
-    uses = np.bincount(scan.profile[scan.profile >= 0], minlength=len(scan.tags))
-    at_nodes = np.bincount(scan.node_profile, minlength=len(scan.tags))
-    profiles: list[Profile | None] = []
-    blocking = np.zeros(len(scan.tags), bool)
-    counts: Counter[str] = Counter()
-    for i, tags in enumerate(scan.tags):
-        notes: Counter[str] = Counter()
-        profiles.append(way_profile(tags, mode, notes) if uses[i] else None)
-        for reason, number in notes.items():
-            counts[reason] += number * int(uses[i])
-        blocking[i] = at_nodes[i] > 0 and node_blocks(tags, mode)
-    blocked = scan.node_id[blocking[scan.node_profile]]
-    seen = {
-        "ways with a highway or route tag": int(scan.profile.size),
-        "barriers": int(scan.node_id.size),
-    }
-    ways = _Ways(scan.ptr, scan.profile, scan.refs, scan.lon, scan.lat, profiles, blocked)
-    return ways, counts, seen
-
-
 def _cut_to(ways: _Ways, box: Bounds | None) -> tuple[_Ways, int]:
     """Take away the vertices outside the box; roads end there."""
     if box is None:
         return ways, 0
     west, south, east, north = (round(v * 1e7) for v in box)
-    known = ways.lon != _NOWHERE
+    known = ways.node >= 0
     inside = (ways.lon >= west) & (ways.lon <= east) & (ways.lat >= south) & (ways.lat <= north)
     if not (inside & known).any():
         corners = [f(v[known]) / 1e7 for f in (np.min, np.max) for v in (ways.lon, ways.lat)]
@@ -442,11 +538,8 @@ def _cut_to(ways: _Ways, box: Bounds | None) -> tuple[_Ways, int]:
         raise InputError(
             f"no road lies in the bbox {box}", "west, south, east, north in degrees", at
         )
-    lon = np.where(inside, ways.lon, _NOWHERE).astype(np.int32)
-    outside = int(np.count_nonzero(known & ~inside))
-    return _Ways(
-        ways.ptr, ways.profile, ways.refs, lon, ways.lat, ways.profiles, ways.blocked
-    ), outside
+    node = np.where(inside, ways.node, -1).astype(np.int32)
+    return replace(ways, node=node), int(np.count_nonzero(known & ~inside))
 
 
 def _build(
@@ -462,21 +555,17 @@ def _build(
     """Cut ways at junctions, join what goes on, and make the graph."""
     kernels = routing_kernels()
     table = [p or Profile(0, 0.0, 0.0) for p in ways.profiles]
-    used_profile = np.array([p is not None for p in ways.profiles] + [False])
     road = np.array([p.road for p in table] + [0], np.uint8)[ways.profile]
     forward = np.array([p.forward for p in table] + [0.0])[ways.profile]
     backward = np.array([p.backward for p in table] + [0.0])[ways.profile]
     duration = np.array([p.duration for p in table] + [0.0])[ways.profile]
-    used = used_profile[ways.profile]
-    node_of, nodes, count, blocked = kernels.index_nodes(
-        ways.ptr, used, ways.refs, ways.lon, np.asarray(ways.blocked, np.int64)
-    )
+    count = kernels.count_uses(ways.ptr, ways.node, ways.blocked.size)
     first, last, a, b, way, metres, nodes = kernels.cut_ways(
-        ways.ptr, used, node_of, nodes, count, blocked, ways.lon, ways.lat
+        ways.ptr, ways.node, count, ways.blocked, ways.lon, ways.lat
     )
     if not first.size:
         raise InputError(
-            f"{source} holds {int(used.sum())} usable ways but no piece of road with two "
+            f"{source} holds {ways.profile.size} usable ways but no piece of road with two "
             "known ends",
             "ways with the coordinates of their nodes",
             "make the extract with complete ways (osmium extract --strategy complete_ways)",
@@ -484,7 +573,7 @@ def _build(
     timed = duration > 0
     if timed.any():
         # a ferry's crossing takes what its timetable tells
-        length = np.bincount(way, metres, minlength=used.size)
+        length = np.bincount(way, metres, minlength=ways.profile.size)
         kmh = np.where(timed, length * 3.6 / np.maximum(duration, 1.0), 0.0)
         forward = np.where(timed & (kmh > 0) & (forward > 0), kmh, forward)
         backward = np.where(timed & (kmh > 0) & (backward > 0), kmh, backward)
@@ -509,8 +598,8 @@ def _build(
     }
     summary: dict[str, Any] = {
         **seen,
-        "ways used": int(used.sum()),
-        "barriers that block": int(blocked.sum()),
+        "ways used": int(ways.profile.size),
+        "barriers that block": int(ways.blocked.sum()),
     }
     metadata = {
         "source": source,
@@ -685,28 +774,25 @@ def network_from_lines(
     refs = (at[:, 0] << 32) ^ (at[:, 1] & 0xFFFFFFFF)
     present = [c for c in KEYS if c in flat.columns]
     codes, combinations = _combinations(flat[present])
-    counts: Counter[str] = Counter()
-    uses = np.bincount(codes, minlength=len(combinations))
-    profiles = []
-    for tags, number in zip(combinations, uses.tolist(), strict=True):
-        notes: Counter[str] = Counter()
-        profiles.append(way_profile(tags, travel, notes))
-        for reason, times in notes.items():
-            counts[reason] += times * number
+    profiles, counts = _profiles(combinations, codes, travel)
     if not any(p is not None for p in profiles):
         raise InputError(
             f"{source} holds {len(flat)} lines but none a {travel} can use",
             f"roads open to mode {travel}",
             "check the values of highway and access",
         )
+    ptr, profile, kept = _usable(
+        np.concatenate(([0], np.cumsum(count))).astype(np.int64), codes.astype(np.int32), profiles
+    )
+    ids, node = _numbered(refs[kept])
     ways = _Ways(
-        np.concatenate(([0], np.cumsum(count))).astype(np.int64),
-        codes.astype(np.int32),
-        refs,
-        at[:, 0].astype(np.int32),
-        at[:, 1].astype(np.int32),
+        ptr,
+        profile,
+        node,
+        at[kept, 0].astype(np.int32),
+        at[kept, 1].astype(np.int32),
         profiles,
-        np.empty(0, np.int64),
+        np.zeros(ids.size, bool),
     )
     network = _build(ways, travel, crs, source, counts, {"lines": len(lines)}, None, notice)
     _warn(network, source)

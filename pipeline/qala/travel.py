@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from qala.compute import usable_cores
 from qala.errors import InputError, Problems
 from qala.network import (
     Floats,
@@ -29,7 +30,6 @@ from qala.network import (
     Progress,
     load_network,
     routing_kernels,
-    usable_threads,
 )
 from qala.raster import open_raster, require_writable, write_raster
 from qala.speeds import ACCESS_KMH, CLASSES, WALK_KMH
@@ -201,7 +201,7 @@ def travel_times(
     pace = 3.6 / (ACCESS_KMH[network.mode] if access_kmh is None else access_kmh)
     places = _points(origins, origin_id, "origins")
     centres = _centres(destinations, destination_id)
-    count = threads or usable_threads()
+    count = threads or usable_cores()
     _tell(progress, 0, 4)
 
     graph = _searchable(network, piece_metres, reverse=direction == "to")
@@ -366,7 +366,7 @@ def _nearest_nodes(
     if not candidates.size:
         return np.zeros(places.lon.size, np.int64), np.full(places.lon.size, np.inf)
     tree = cKDTree(_on_sphere(graph.lon[candidates], graph.lat[candidates]), balanced_tree=False)
-    chord, index = tree.query(_on_sphere(places.lon, places.lat), workers=usable_threads())
+    chord, index = tree.query(_on_sphere(places.lon, places.lat), workers=usable_cores())
     metres = 2 * _EARTH * np.arcsin(np.clip(chord / (2 * _EARTH), 0, 1))
     return candidates[index], metres
 
@@ -885,7 +885,7 @@ def _spread(
 ) -> None:
     """Correct the times tile by tile, in place, until nothing changes."""
     kernels = routing_kernels()
-    count = threads or usable_threads()
+    count = threads or usable_cores()
     height, width = friction.shape
     down, across = -(-height // tile), -(-width // tile)
     fresh = np.zeros((down, across), bool)
