@@ -105,6 +105,17 @@ def test_the_city_is_seen_and_tells_about_a_building(
         assert "Высота" in row
         assert page.locator("h1").inner_text().endswith("Монако <b>")
         page.screenshot(path=str(artefacts(tmp_path) / f"picked_{opened_as}.png"))
+        assert page.locator("#scale span").inner_text().split()[1] in ("м", "км")
+        assert page.locator("#legend b").all_inner_texts()[0].endswith("%")
+        assert "не задан" in page.locator("#foot").inner_text()
+        page.locator("[data-lang=kk]").click()
+        assert page.locator("h1").inner_text().startswith("Қаланың 3D моделі")
+        assert "биіктігі" in page.locator("#panel").inner_text()
+        page.locator("#panel .close").click()
+        assert not page.locator("#panel").is_visible()
+        before = page.evaluate("qala.controls.getAzimuthalAngle()")
+        page.locator("#north").click()
+        assert abs(page.evaluate("qala.controls.getAzimuthalAngle()")) < 1e-6 < abs(before)
     finally:
         page.close()
         server.shutdown()
@@ -138,3 +149,39 @@ def test_every_language_has_a_page(folder: Path) -> None:
     assert "http://" not in text.replace("http://packed", "")
     assert "https://" not in text
     assert len(LANGUAGES) == 3
+
+
+def test_the_ground_follows_the_terrain(reference: Path, tmp_path: Path, browser: Any) -> None:
+    import rasterio
+
+    from qala.city.check import check_twin
+
+    rows, columns, size = 80, 90, 0.0005
+    y, x = np.mgrid[0:rows, 0:columns]
+    hills = 60 + 40 * np.sin(x / 9) * np.cos(y / 8)
+    terrain = tmp_path / "dem.tif"
+    with rasterio.open(
+        terrain, "w", driver="GTiff", dtype="float32", count=1, width=columns, height=rows,
+        crs="EPSG:4326", transform=rasterio.Affine(size, 0, 7.40, 0, -size, 43.76),
+    ) as sink:  # fmt: skip
+        sink.write(hills.astype("float32"), 1)
+    out = tmp_path / "twin"
+    city_flow(reference / "osm" / "monaco_2021.osm.pbf", out, bbox=(7.415, 43.728, 7.425, 43.735),
+              terrain=terrain, date="2026-01-01", lang="en")  # fmt: skip
+    found = check_twin(out)
+    assert found["terrain_triangles"] > 50
+    page = browser.new_page(viewport={"width": 800, "height": 600})
+    server, address = serve_in_background(out)
+    try:
+        page.goto(address)
+        settled(page)
+        page.screenshot(path=str(artefacts(tmp_path) / "terrain.png"))
+        assert "vertical datum not stated" in page.locator("#foot").inner_text()
+        heights = page.evaluate(
+            "(() => { const p = qala.ground.geometry.attributes.position; const y = [];"
+            " for (let i = 0; i < p.count; i++) y.push(p.getY(i)); return y; })()"
+        )
+        assert max(heights) - min(heights) > 20
+    finally:
+        page.close()
+        server.shutdown()

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("qala")
 
+#: datum of a terrain that names none
+NOT_STATED = "not stated by the terrain file; heights are used as they are"
 #: share of the buildings that the terrain must reach
 MIN_COVERAGE = 0.9
 #: heights outside these are not of this Earth's land, metres (Dead Sea shore −430, Everest 8,849)
@@ -95,7 +97,7 @@ def describe_vertical(crs: pyproj.CRS | None, declared: str | None = None) -> tu
             return "ellipsoidal heights (as declared)", True
         known = pyproj.CRS.from_user_input(declared)
         return known.name, False
-    return "not stated by the terrain file; heights are used as they are", False
+    return NOT_STATED, False
 
 
 def _vertical_unit(crs: pyproj.CRS) -> str:

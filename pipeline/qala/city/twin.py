@@ -131,7 +131,7 @@ def build_twin(
         Day from which the objects are valid (ISO 8601); the extract's own day where
         None, and today where it tells none.
     name
-        Name of the city; the extract's file name where None.
+        Name of the city; made of the extract's file name where None.
     clear_sky_index
         See :func:`qala.city.solar.roof_potential`.
     notice
@@ -152,7 +152,7 @@ def build_twin(
     clock = _Clock(times)
     polygon = _area_of(bbox, area)
     raw = osm if isinstance(osm, OsmCity) else read_osm(osm)
-    title = name or (Path(osm).name.split(".")[0] if not isinstance(osm, OsmCity) else "city")
+    title = name or (_name_of(osm) if not isinstance(osm, OsmCity) else "city")
     clock("read")
     layers = dict(raw.layers)
     if polygon is not None:
@@ -236,6 +236,13 @@ def build_twin(
         synthetic,
         relief,
     )
+
+
+def _name_of(extract: str | Path) -> str:
+    """Return a name for people from an extract's file name: ``liechtenstein-latest.osm.pbf``."""
+    words = Path(extract).name.split(".")[0].replace("_", " ").replace("-", " ").split()
+    text = " ".join(w for w in words if w != "latest") or "city"
+    return text[:1].upper() + text[1:]
 
 
 def source_day(osm: str | Path | OsmCity) -> str:

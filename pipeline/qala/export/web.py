@@ -27,12 +27,13 @@ from qala.city.styles import (
     SOURCE_COLOURS,
     height_labels,
 )  # fmt: skip
+from qala.city.terrain import NOT_STATED
 from qala.errors import InputError, TemporaryError
 from qala.export._earth import ecef, enu, inverse
 from qala.export._files import replace_file
 from qala.export.terrain3d import texture_places
 from qala.export.tiles3d import pack_tiles
-from qala.messages import tr
+from qala.messages import LANGUAGES, tr
 
 if TYPE_CHECKING:
     from qala.city.model import Twin
@@ -74,7 +75,7 @@ def write_web(
     picture
         PNG of the ground (:func:`ground_picture`); made here where None.
     lang
-        Language of the page: en, ru or kk.
+        Language in which the page opens: en, ru or kk; it can be changed there.
 
     Returns
     -------
@@ -93,19 +94,7 @@ def write_web(
     for name in ("viewer.js", "LICENSES.txt"):
         replace_file(target / name, (viewer / "bundle" / name).read_bytes())
     pack_tiles(Path(tiles), target / "tiles.js")
-    count = int(twin.buildings["parent"].isna().sum())
-    words = {
-        "lang": lang,
-        "title": tr("city.title", lang, name=twin.name),
-        "count": tr("city.page.of_buildings", lang, count=f"{count:,}".replace(",", "\u202f")),
-        "colour_by": tr("city.page.colour_by", lang),
-        "mode_class": tr("city.page.class", lang),
-        "mode_height": tr("city.page.height", lang),
-        "mode_source": tr("city.page.source", lang),
-        "home": tr("city.page.home", lang),
-        "hint": tr("city.page.hint", lang),
-        "notice": twin.notice,
-    }
+    words = {"lang": lang, "title": tr("city.title", lang, name=twin.name)}
     page = (viewer / "page.html").read_text(encoding="utf-8")
     for key, text in words.items():
         page = page.replace("{" + key + "}", html.escape(text))
@@ -133,33 +122,88 @@ def _config(twin: Twin, box: Box, lang: str) -> tuple[Array, dict[str, Any]]:
     config = {
         "lang": lang,
         "toLocal": to_local.T.ravel().tolist(),
-        "home": {"target": [centre[0], 0.0, -centre[1]], "distance": distance},
-        "start": {"target": [start[0], 0.0, -start[1]], "distance": near},
+        "home": {"target": _target(twin, centre, (x, y), base), "distance": distance},
+        "start": {"target": _target(twin, start, (x, y), base), "distance": near},
         "classes": COLOURS,
         "sources": SOURCE_COLOURS,
         "heightBreaks": HEIGHT_BREAKS,
         "heightColours": HEIGHT_COLOURS,
-        "legends": {
-            "class": [[tr(f"city.class.{c}", lang), rgb] for c, rgb in COLOURS.items()],
-            "height": [list(p) for p in zip(height_labels(lang), HEIGHT_COLOURS, strict=True)],
-            "source": [[tr(f"city.source.{c}", lang), rgb] for c, rgb in SOURCE_COLOURS.items()],
-        },
-        "words": {
-            "columns": {
-                c: tr(f"city.column.{c}", lang)
-                for c in ("id", "parent", "class", "kind", "height", "height_source", "roof_shape",
-                          "floor_area", "people", "lod")
-            },
-            "classes": {c: tr(f"city.class.{c}", lang) for c in COLOURS},
-            "sources": {c: tr(f"city.source.{c}", lang) for c in SOURCE_COLOURS},
-            "unknown": tr("city.page.unknown", lang),
-            "serve": tr("city.page.serve", lang),
-        },
+        "texts": {code: _texts(twin, code) for code in LANGUAGES},
+        "shares": _shares(twin),
     }  # fmt: skip
     return frame, config
 
 
+def _texts(twin: Twin, lang: str) -> dict[str, Any]:
+    """Return every text of the page in a language."""
+    count = int(twin.buildings["parent"].isna().sum())
+    kinds = {"class": COLOURS, "source": SOURCE_COLOURS}
+    return {
+        "title": tr("city.title", lang, name=twin.name),
+        "count": tr("city.page.of_buildings", lang, count=f"{count:,}".replace(",", "\u202f")),
+        **{k: tr(f"city.page.{k}", lang)
+           for k in ("colour_by", "class", "height", "source", "home", "hint", "unknown", "serve",
+                     "north", "close", "building", "height_value", "floors_value")},
+        "about": [
+            tr("city.page.synthetic", lang) if twin.synthetic else twin.notice,
+            tr("city.page.data_of", lang, date=str(twin.buildings["valid_from"].max())),
+            _ground_text(twin, lang),
+        ],
+        "legends": {
+            **{mode: [[tr(f"city.{mode}.{k}", lang), rgb, k] for k, rgb in table.items()]
+               for mode, table in kinds.items()},
+            "height": [[text, rgb, str(i)] for i, (text, rgb) in
+                       enumerate(zip(height_labels(lang), HEIGHT_COLOURS, strict=True))],
+        },
+        "columns": {c: tr(f"city.column.{c}", lang) for c in _TOLD},
+        "roofs": {k: tr(f"city.roof.{k}", lang) for k in
+                  ("flat", "gabled", "hipped", "pyramidal", "skillion", "dome", "round")},
+        "lods": {k: tr(f"city.lod.{k}", lang) for k in ("1.2", "2.0")},
+    }  # fmt: skip
+
+
+#: columns that the page tells of a building
+_TOLD = ("id", "parent", "class", "kind", "height", "height_source", "roof_shape", "floor_area",
+         "people", "lod")  # fmt: skip
+
+
+def _ground_text(twin: Twin, lang: str) -> str:
+    if twin.relief is None:
+        return tr("city.page.flat", lang)
+    datum = twin.relief.datum
+    if datum == NOT_STATED:
+        text = tr("city.page.datum_unknown", lang)
+    elif datum.startswith("ellipsoidal"):
+        text = tr("city.page.datum_ellipsoid", lang)
+    else:
+        text = tr("city.page.datum", lang, name=datum)
+    return tr("city.page.terrain", lang, source=twin.relief.source, datum=text)
+
+
+def _shares(twin: Twin) -> dict[str, dict[str, float]]:
+    """Return the share of buildings of each colour of the legends."""
+    table = twin.buildings[twin.buildings["parent"].isna()]
+    step = np.searchsorted(HEIGHT_BREAKS[1:-1], table["height"].to_numpy(float), side="right")
+    columns = {"class": table["class"], "source": table["height_source"],
+               "height": step.astype(str)}  # fmt: skip
+    out: dict[str, dict[str, float]] = {}
+    for mode, values in columns.items():
+        found, counts = np.unique(np.asarray(values, dtype=str), return_counts=True)
+        shares = (counts / max(len(table), 1)).round(4)
+        out[mode] = dict(zip(found.tolist(), shares.tolist(), strict=True))
+    return out
+
+
 Place = tuple[float, float]
+
+
+def _target(twin: Twin, place: Place, centre: Place, base: Array) -> list[float]:
+    """Return a place on the ground in page axes."""
+    height = 0.0
+    if twin.relief is not None:
+        there = np.array([centre[0] + place[0]]), np.array([centre[1] + place[1]])
+        height = float(np.nan_to_num(twin.relief.at(*there)[0] - np.median(base)))
+    return [place[0], height, -place[1]]
 
 
 def _home(twin: Twin, centre: Place) -> tuple[Place, float, Place, float]:
@@ -175,13 +219,13 @@ def _home(twin: Twin, centre: Place) -> tuple[Place, float, Place, float]:
     span = max(float(x1 - x0), float(y1 - y0), 150.0)
     middle = (float(x0 + x1) / 2, float(y0 + y1) / 2)
     if span <= 4000:
-        return middle, span * 1.3, middle, span * 1.3
+        return middle, span * 1.5, middle, span * 1.5
     floor = np.nan_to_num(twin.buildings["floor_area"].to_numpy(float))
     cell = np.floor(np.column_stack([x, y]) / 1000.0).astype(np.int64)
     keys, where = np.unique(cell, axis=0, return_inverse=True)
     best = keys[np.bincount(where.ravel(), weights=floor).argmax()]
     start = (float(best[0] + 0.5) * 1000.0, float(best[1] + 0.5) * 1000.0)
-    return middle, span * 1.3, start, 2400.0
+    return middle, span * 1.5, start, 2400.0
 
 
 def _ground(twin: Twin, box: Box, frame: Array, picture: bytes) -> dict[str, str]:

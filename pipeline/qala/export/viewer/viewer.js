@@ -10,7 +10,8 @@ import { TilesRenderer } from '3d-tiles-renderer/three';
 import { GLTFExtensionsPlugin } from '3d-tiles-renderer/three/plugins';
 
 const config = JSON.parse( document.getElementById( 'qala-config' ).textContent );
-const words = config.words;
+let lang = config.lang;
+let words = config.texts[ lang ];
 const byId = id => document.getElementById( id );
 
 // tiles packed into the page's folder, for pages opened as a file
@@ -170,6 +171,15 @@ function addGround() {
 	geometry.setAttribute( 'uv', new BufferAttribute( uv, 2 ) );
 	geometry.setIndex( new BufferAttribute( new Uint32Array( bytesOf( ground.triangles ).buffer ), 1 ) );
 	geometry.computeVertexNormals();
+	// slopes are shaded as if three times as steep, so that hills are seen under a high sun
+	const normal = geometry.attributes.normal;
+	for ( let i = 0; i < normal.count; i ++ ) {
+
+		const v = new Vector3( 3 * normal.getX( i ), normal.getY( i ), 3 * normal.getZ( i ) ).normalize();
+		normal.setXYZ( i, v.x, v.y, v.z );
+
+	}
+
 	const texture = new TextureLoader().load( 'data:image/png;base64,' + ground.image, draw );
 	texture.colorSpace = SRGBColorSpace;
 	texture.anisotropy = renderer.capabilities.getMaxAnisotropy();
@@ -223,29 +233,84 @@ function legend() {
 
 	const box = byId( 'legend' );
 	box.textContent = '';
-	for ( const [ text, rgb ] of config.legends[ state.mode ] ) {
+	const shares = config.shares[ state.mode ];
+	for ( const [ text, rgb, key ] of words.legends[ state.mode ] ) {
 
 		const row = document.createElement( 'div' );
 		const swatch = document.createElement( 'i' );
+		const share = document.createElement( 'b' );
 		swatch.style.background = `rgb(${ rgb.join() })`;
-		row.append( swatch, text );
+		const part = 100 * ( shares[ key ] || 0 );
+		share.textContent = part > 0 && part < 1 ? '< 1 %' : `${ Math.round( part ) } %`;
+		row.append( swatch, text, share );
 		box.append( row );
 
 	}
 
 }
 
+// every text again in another language
+state.setLang = code => {
+
+	lang = code;
+	words = config.texts[ code ];
+	document.documentElement.lang = code;
+	document.title = words.title;
+	document.querySelectorAll( '[data-text]' ).forEach( e => ( e.textContent = words[ e.dataset.text ] ) );
+	document.querySelectorAll( '#langs button' ).forEach( b => b.classList.toggle( 'on', b.dataset.lang === code ) );
+	byId( 'about' ).textContent = words.about.join( ' · ' );
+	byId( 'north' ).title = words.north;
+	legend();
+	tell( state.row );
+
+};
+
+// a bar of a round length, as long as it is at the place looked at, and the north
+function scale() {
+
+	const height = renderer.domElement.clientHeight;
+	const metres = 2 * camera.position.distanceTo( controls.target ) * Math.tan( camera.fov * Math.PI / 360 ) / height;
+	const most = 120 * metres;
+	const power = 10 ** Math.floor( Math.log10( most ) );
+	const length = [ 5, 2, 1 ].find( n => n * power <= most ) * power;
+	const bar = byId( 'scale' );
+	bar.querySelector( 'i' ).style.width = `${ length / metres }px`;
+	bar.querySelector( 'span' ).textContent = length >= 1000 ? `${ length / 1000 } ${ lang === 'en' ? 'km' : 'км' }` : `${ length } ${ lang === 'en' ? 'm' : 'м' }`;
+	byId( 'north' ).firstChild.style.transform = `rotate(${ controls.getAzimuthalAngle() }rad)`;
+
+}
+
+function north() {
+
+	const offset = camera.position.clone().sub( controls.target );
+	const flat = Math.hypot( offset.x, offset.z );
+	camera.position.set( controls.target.x, camera.position.y, controls.target.z + flat );
+	controls.update();
+	draw();
+
+}
+
 const known = v => v !== undefined && v !== null && v !== '' && ! Number.isNaN( v );
-const number = ( v, digits = 0 ) => Number( v ).toLocaleString( config.lang, { maximumFractionDigits: digits } );
+const number = ( v, digits = 0 ) => Number( v ).toLocaleString( lang === 'kk' ? 'ru' : lang, { maximumFractionDigits: digits } );
+
+const fill = ( text, values ) => text.replace( /\{(\w+)\}/g, ( all, name ) => values[ name ] );
 
 function tell( row ) {
 
+	state.row = row;
 	const panel = byId( 'panel' );
-	panel.hidden = row === null;
+	panel.hidden = ! row;
 	panel.textContent = '';
-	if ( row === null ) return;
+	if ( ! row ) return;
 	const title = document.createElement( 'h2' );
-	title.textContent = row.name || words.classes[ row.class ] || row.id;
+	const kinds = Object.fromEntries( words.legends.class.map( ( [ text, , key ] ) => [ key, text ] ) );
+	const sources = Object.fromEntries( words.legends.source.map( ( [ text, , key ] ) => [ key, text ] ) );
+	title.textContent = row.name || ( row.class !== 'other' && kinds[ row.class ] ) || words.building;
+	const close = document.createElement( 'button' );
+	close.className = 'close';
+	close.textContent = '×';
+	close.title = words.close;
+	close.addEventListener( 'click', unpick );
 	const list = document.createElement( 'dl' );
 	const add = ( word, value ) => {
 
@@ -258,17 +323,25 @@ function tell( row ) {
 	};
 
 	const c = words.columns;
-	add( c.id, row.id );
-	if ( known( row.parent ) ) add( c.parent, row.parent );
-	add( c.class, words.classes[ row.class ] || row.class );
+	add( c.class, kinds[ row.class ] || row.class );
 	if ( known( row.kind ) && row.kind !== 'yes' ) add( c.kind, row.kind );
-	add( c.height, `${ number( row.height, 1 ) } (${ number( row.height_lo, 1 ) }–${ number( row.height_hi, 1 ) })` );
-	add( c.height_source, words.sources[ row.height_source ] || row.height_source );
-	if ( known( row.roof_shape ) && row.roof_shape !== 'unknown' ) add( c.roof_shape, row.roof_shape );
-	add( c.floor_area, known( row.floor_area ) ? number( row.floor_area ) : words.unknown );
+	add( c.height.replace( /,[^,]*$/, '' ), fill( words.height_value, { height: number( row.height, 1 ), low: number( row.height_lo, 1 ), high: number( row.height_hi, 1 ) } ) );
+	add( c.height_source, sources[ row.height_source ] || row.height_source );
+	if ( known( row.roof_shape ) && row.roof_shape !== 'unknown' ) add( c.roof_shape, words.roofs[ row.roof_shape ] || row.roof_shape );
+	add( c.floor_area.replace( /,[^,]*$/, '' ), known( row.floor_area ) ? fill( words.floors_value, { area: number( row.floor_area ) } ) : words.unknown );
 	if ( known( row.people ) ) add( c.people, number( row.people, 1 ) );
-	add( c.lod, row.lod );
-	panel.append( title, list );
+	add( c.lod, words.lods[ row.lod ] || row.lod );
+	if ( known( row.parent ) ) add( c.parent, row.parent );
+	add( c.id, row.id );
+	panel.append( close, title, list );
+
+}
+
+function unpick() {
+
+	state.picked = null;
+	tell( null );
+	repaint();
 
 }
 
@@ -299,7 +372,7 @@ renderer.domElement.addEventListener( 'pointerup', e => {
 
 } );
 controls.addEventListener( 'change', () => draw() );
-window.addEventListener( 'keydown', e => { if ( e.key === 'Escape' ) { state.picked = null; tell( null ); repaint(); } } );
+window.addEventListener( 'keydown', e => { if ( e.key === 'Escape' ) unpick(); } );
 
 function resize() {
 
@@ -329,6 +402,7 @@ function frame() {
 		camera.updateProjectionMatrix();
 		camera.updateMatrixWorld();
 		renderer.render( scene, camera );
+		scale();
 		state.frames ++;
 		if ( ! busy && state.models.size ) state.ready = true;
 
@@ -338,6 +412,7 @@ function frame() {
 
 async function start() {
 
+	state.setLang( lang );
 	const packed = location.protocol === 'file:';
 	if ( packed ) {
 
@@ -387,7 +462,8 @@ async function start() {
 
 	};
 
-	legend();
+	document.querySelectorAll( '#langs button' ).forEach( b => b.addEventListener( 'click', () => state.setLang( b.dataset.lang ) ) );
+	byId( 'north' ).addEventListener( 'click', north );
 	frame();
 
 }
