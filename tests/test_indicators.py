@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import geopandas as gpd
 import numpy as np
 import pandas as pd
@@ -340,3 +342,124 @@ def test_bad_input_is_one_clear_error(change: dict, message: str) -> None:
                                             crs="ESRI:54009")}  # fmt: skip
     with pytest.raises(InputError, match=message):
         planning_indicators(**{**given, **change})
+
+
+def test_an_extract_of_another_region_is_refused() -> None:
+    far = ways([LineString([(7.41, 43.72), (7.42, 43.73)])], road=[True])
+    with pytest.raises(InputError, match=r"x\.osm\.pbf maps nothing near anybody"):
+        planning_indicators(
+            two_units(), people(np.ones((2, 4))), id="id", amenities=extract(ways=far)
+        )
+
+
+def lines_network(lines: list, mode: str) -> object:
+    from qala.network import network_from_lines
+
+    frame = layer(lines).assign(highway="residential", maxspeed="36", oneway="no")
+    return network_from_lines(frame, mode=mode)
+
+
+def test_minutes_by_car_along_one_road() -> None:
+    # a straight road at 0.8 × 36 km/h; a school at its west end, people in the cell at its east
+    ends = [at(0.5, 0.5), at(3.5, 0.5)]
+    middle = [at(0.5 + 0.01 * k, 0.5) for k in range(301)]
+    road = LineString(middle)
+    net = lines_network([road], "car")
+    grid = np.zeros((2, 4))
+    grid[0, 3] = 100.0
+    school = layer([Point(ends[0])], kind=["school"], name=["x"])
+    found = planning_indicators(
+        two_units(), people(grid), id="id", networks=net, spacing=1000,
+        amenities=extract(services={"school": school, "fire": school}),
+    )  # fmt: skip
+    from pyproj import Geod
+
+    km = Geod(ellps="WGS84").geometry_length(road) / 1000
+    speed = float(km / (np.nansum(net.forward) / 3600))
+    row = value(found, "school_minutes_car", "b")
+    assert row["value"] == pytest.approx(60 * km / speed, rel=0.01)
+    assert value(found, "school_15min_car", "b")["value"] == 1.0
+    reached = 60 * km / speed <= 5
+    assert value(found, "emergency_fire_5min", "b")["value"] == float(reached)
+    assert value(found, "school_minutes_foot", "all")["status"] == "not computed"
+    assert value(found, "school_minutes_car", "a")["note"] != ""
+    assert value(found, "hospital_minutes_car", "all")["status"] == "not computed"
+
+
+def test_a_walk_round_a_river_is_longer_than_the_line() -> None:
+    # the only bridge is 1 km down: people at (1.5, 0.5) see the stop at (1.2, 0.5) across the river
+    street = LineString([at(1.2, 0.5), at(1.2, 1.5), at(1.5, 1.5), at(1.5, 0.5)])
+    net = lines_network([street], "foot")
+    grid = np.zeros((2, 4))
+    grid[0, 1] = 100.0
+    stop = layer([Point(at(1.2, 0.5))], kind=["bus_stop"], name=["x"], high=[False])
+    given = {"id": "id", "amenities": extract(stops=stop), "spacing": 1000, "catchments": False}
+    line = planning_indicators(two_units(), people(grid), **given)
+    walk = planning_indicators(two_units(), people(grid), networks={"foot": net}, **given)
+    assert value(line, "stop_500m", "a")["value"] == 1.0
+    row = value(walk, "stop_500m", "a")
+    assert row["value"] == 0.0
+    assert "foot network" in row["method"]
+
+
+def test_commuting_zone_by_minutes() -> None:
+    road = LineString([at(0.05 * k, 0.5) for k in range(1, 80)])
+    net = lines_network([road], "car")
+    grid = np.array([[100.0, 100, 100, 100], [0, 0, 0, 0]])
+    core = box(LEFT, TOP - 2 * KM, LEFT + KM, TOP)
+    rest = box(LEFT + KM, TOP - 2 * KM, LEFT + 4 * KM, TOP)
+    frame = gpd.GeoDataFrame({"area": ["F"]}, geometry=[core.union(rest)], crs="ESRI:54009")
+    areas = FunctionalAreas(frame, frame.assign(geometry=[core]), frame.assign(geometry=[rest]))
+    found = planning_indicators(two_units(), people(grid), id="id", areas=areas, networks=net)
+    row = value(found, "zone_15min", "F")
+    assert (row["numerator"], row["denominator"]) == (300.0, 300.0)
+    assert value(found, "zone_people_share", "all")["value"] == pytest.approx(0.75)
+
+
+def test_roofs_of_the_twin() -> None:
+    houses = gpd.GeoDataFrame(
+        {"roof_area": [100.0, 50.0], "solar_kwh": [10_000.0, 4_000.0]},
+        geometry=[area(0.2, 0.2, 0.21, 0.21), area(0.5, 0.5, 0.51, 0.51)],
+        crs="EPSG:4326",
+    )
+    found = planning_indicators(
+        two_units(), people(np.full((2, 4), 10.0)), id="id", buildings=houses
+    )
+    assert value(found, "roof_area", "a")["value"] == 150.0
+    assert value(found, "solar_potential", "a")["value"] == pytest.approx(0.014)
+    assert value(found, "solar_per_person", "a")["value"] == pytest.approx(14_000 / 40)
+    lost = value(found, "roof_area", "b")
+    assert lost["status"] == "not computed"
+    assert np.isnan(lost["numerator"])
+
+
+def test_a_grid_of_100_m_is_used_as_it_is() -> None:
+    import xarray as xr
+    from odc.geo.xr import xr_coords
+
+    from qala.grid import ghsl_geobox
+
+    fine = ghsl_geobox((LEFT, TOP - 2 * KM, LEFT + 4 * KM, TOP), resolution=100)
+    values = np.zeros(fine.shape)
+    values[0, 0], values[5, 9] = 7.0, 30.0
+    grid = xr.DataArray(values, xr_coords(fine), ("y", "x"), name="population")
+    stop = layer([Point(at(0.05, 0.05))], kind=["bus_stop"], name=["x"], high=[False])
+    found = planning_indicators(two_units(), grid, id="id", amenities=extract(stops=stop))
+    row = value(found, "stop_500m", "a")
+    assert (row["numerator"], row["denominator"]) == (7.0, 37.0)
+    assert value(found, "urban_share", "a")["status"] == "computed"
+
+
+def test_people_of_units_are_those_of_the_exact_overlay() -> None:
+    rng = np.random.default_rng(7)
+    grid = rng.random((6, 8)) * 1000
+    cuts = np.sort(rng.random(4)) * 8 * KM
+    edges = [0, *cuts, 8 * KM]
+    shapes = [box(LEFT + a, TOP - 5.3 * KM, LEFT + b, TOP - 0.4 * KM)
+              for a, b in pairwise(edges)]  # fmt: skip
+    units = gpd.GeoDataFrame({"id": range(5)}, geometry=shapes, crs="ESRI:54009")
+    cover = coverage(units, geobox(6, 8), id="id")
+    (count,) = cover.take(people(grid))
+    for spacing in (1000, 333, 100):
+        found = people_places(cover, count, np.asarray(units.geometry.array), spacing=spacing)
+        assert np.allclose(found.weights.sum(axis=1).A1, cover.parts @ count)

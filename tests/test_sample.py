@@ -164,3 +164,30 @@ def test_the_script_makes_the_same_files_again(reference, tmp_path, monkeypatch)
             assert a.profile["transform"] == b.profile["transform"]
             # another version of a library may round the last digit otherwise
             np.testing.assert_allclose(a.read(1), b.read(1), rtol=1e-5, atol=1e-3)
+
+
+def test_amenities_are_made_again_and_say_that_they_are_modelled(tmp_path):
+    import subprocess
+
+    from qala.amenities import read_amenities
+
+    script = SAMPLE / "make_amenities.py"
+    if not script.exists():
+        pytest.skip("the scripts of the sample are not packaged")
+    out = tmp_path / "a.osm.pbf"
+    subprocess.run([sys.executable, str(script), "--out", str(out)], check=True, timeout=120)
+    kept = SAMPLE / "amenities_SYNTHETIC.osm.pbf"
+    found, again = read_amenities(kept), read_amenities(out)
+    assert len(found.stops) > 1000
+    assert found.stops["high"].sum() >= 5
+    assert all(len(layer) for layer in found.services.values())
+    assert found.ways.geometry.geom_equals(again.ways.geometry).all()
+    assert found.stops.geometry.geom_equals(again.stops.geometry).all()
+    import osmium
+
+    unmarked = [
+        thing.id
+        for thing in osmium.FileProcessor(str(kept))
+        if len(thing.tags) and thing.tags.get("synthetic") != "yes"
+    ]
+    assert unmarked == []

@@ -140,23 +140,34 @@ def indicators(
 
 def tell_indicators(found: Any, lang: str) -> None:
     """Print the values of all units together, and what is not computed and why."""
-    from qala.figures import number, percent
+    tell_table(found.table(lang), lang)
 
-    table = found.table(lang)
+
+def tell_table(table: Any, lang: str) -> None:
+    """Print the rows of all units together from a long table."""
     whole = table[table["zone_kind"] == "all"]
-    width = 72
     for row in whole[whole["status"] == "computed"].itertuples():
-        share = row.unit in ("share", "share/year")
-        value = (
-            percent(row.value, lang, digits=2 if row.unit == "share/year" else 1)
-            if share
-            else number(row.value, lang, digits=0 if abs(row.value) >= 1000 else 2)
-        )
         when = " ".join(str(v) for v in (row.since, row.epoch) if isinstance(v, str))
-        typer.echo(f"{row.title[:width]:<{width}} {when:<9} {value:>14}")
+        typer.echo(f"{row.title[:72]:<72} {when:<9} {_shown(row.value, row.unit, lang):>14}")
     lost = whole[whole["status"] != "computed"]
     for note, rows in lost.groupby("note", sort=False):
-        typer.echo(f"{rows['status'].iloc[0]}: {', '.join(rows['indicator'])}: {note}")
+        names = [
+            f"{name} {epoch}" if isinstance(epoch, str) else name
+            for name, epoch in zip(rows["indicator"], rows["epoch"], strict=True)
+        ]
+        typer.echo(f"{rows['status'].iloc[0]}: {', '.join(names)}: {note}")
+
+
+def _shown(value: float, unit: str, lang: str) -> str:
+    """Return a value with three digits that count, shares in percent."""
+    from math import floor, log10
+
+    from qala.figures import number, percent
+
+    if unit in ("share", "share/year"):
+        return percent(value, lang, digits=2 if unit == "share/year" else 1)
+    size = floor(log10(abs(value))) if value else 0
+    return number(value, lang, digits=min(max(2 - size, 0), 5))
 
 
 def register(app: typer.Typer) -> None:

@@ -95,6 +95,15 @@ def _zones(units: gpd.GeoDataFrame, id: str, areas: FunctionalAreas | None, box:
     cover = coverage(polygons, box, id="number")
     few = len(frames[0])
     require_some_inside(_first(cover, few, frames[0]["zone"].to_numpy()))
+    lost = cover.inside[few:] <= 0
+    if lost.any():
+        names = polygons["zone"].to_numpy()[few:][lost]
+        raise InputError(
+            f"{int(lost.sum())} of {len(lost)} functional areas or commuting zones lie wholly "
+            f"outside the population grid: {some(dict.fromkeys(names))}",
+            "areas of the same region",
+            "add the raster tiles that cover them, or take these areas out",
+        )
     shapes = to_crs_of(polygons, box)
     size = len(parts[1]) if areas is not None else 0
     row = np.concatenate([np.zeros(few), np.arange(1, few + size + 1)]).astype(np.int64)
@@ -296,7 +305,7 @@ class Job:
     risk: Mapping[str, gpd.GeoDataFrame]
     sources: Mapping[str, str]
     lang: str
-    served: Served | None
+    served: Mapping[str, Served]
     population: xr.DataArray
     catchments: dict[str, gpd.GeoDataFrame] = field(default_factory=dict)
 
@@ -308,6 +317,15 @@ class Job:
     def source(self, *names: str) -> str:
         """Return the names of the files behind an indicator."""
         return "; ".join(dict.fromkeys(self.sources[n] for n in names if self.sources.get(n)))
+
+    def within(self, *sources: str) -> Served | None:
+        """Return which zones sources cover together: ``osm``, ``foot``, ``car``."""
+        found: Served | None = None
+        for name in sources:
+            one = self.served.get(name)
+            if one is not None:
+                found = one if found is None else found.joined(one)
+        return found
 
     @classmethod
     def of(
@@ -356,7 +374,7 @@ class Job:
             told, units, id, found, rasters, surface, ground, classes, people, m2, ruleset, lang
         )
         places = people_places(told.cover, people[epochs[-1]], told.shapes, spacing=spacing)
-        served = None if amenities is None else _served(told, places, amenities)
+        served = _all_served(told, places, amenities, modes)
         return cls(
             zones=told, book=Book(told), epochs=epochs, people=people, built=m2, places=places,
             coarse=coarse, units=units, id=id, areas=found, official=official, networks=modes,
@@ -522,43 +540,112 @@ def _coarse(
 
 @dataclass(frozen=True, eq=False)
 class Served:
-    """Which zones an extract covers, by the people who live near a mapped street."""
+    """Which zones a source covers, by the people who live near what it maps.
+
+    Attributes
+    ----------
+    share
+        Share of a zone's people within :data:`EXTRACT_METRES` of it.
+    kind
+        ``extract`` or ``network``: what the share is of, a word a zone.
+    """
 
     share: Floats
-    notes: NDArray[np.object_]
+    kind: NDArray[np.object_]
+
+    @property
+    def notes(self) -> NDArray[np.object_]:
+        """Return what is said of zones that are covered in part."""
+        notes = texts(None, len(self.share))
+        for k in np.flatnonzero((self.share >= EXTRACT_SHARE) & (self.share < 0.95)):
+            out = {"share": round(100 * (1 - float(self.share[k])))}
+            notes[k] = (f"indicator.note.partly_outside_{self.kind[k]}", out)
+        return notes
 
     def apply(self, value: Floats, why: Any) -> tuple[Floats, NDArray[np.object_]]:
-        """Take the values of zones outside the extract away, and say so."""
+        """Take the values of zones outside away, and say so."""
         outside = ~(self.share >= EXTRACT_SHARE)
         reasons = texts(why, len(self.share)).copy()
         for k in np.flatnonzero(outside):
-            reasons[k] = ("indicator.note.outside_extract", {})
+            reasons[k] = (f"indicator.note.outside_{self.kind[k]}", {})
         return np.where(outside, np.nan, value), reasons
 
+    def joined(self, other: Served) -> Served:
+        """Return what both cover, zone by zone."""
+        less = other.share < self.share
+        return Served(
+            np.where(less, other.share, self.share), np.where(less, other.kind, self.kind)
+        )
 
-def _served(zones: Zones, places: Places, amenities: Amenities) -> Served:
-    import shapely
 
-    lines = amenities.ways.geometry.to_numpy()
-    if len(lines):
-        at = shapely.get_coordinates(shapely.segmentize(lines, 0.01))
-    else:
-        layers = [amenities.stops, *amenities.services.values(), amenities.green]
-        at = np.concatenate([shapely.get_coordinates(x.geometry.to_numpy()) for x in layers])
-    near = straight_metres(places.lon, places.lat, at[:, 0], at[:, 1]) <= EXTRACT_METRES
+def served_by(zones: Zones, places: Places, lon: Floats, lat: Floats, kind: str) -> Served:
+    """Return which zones points of a source cover.
+
+    Parameters
+    ----------
+    zones, places
+        The zones, and the people in them.
+    lon, lat
+        Points of all that the source maps, degrees.
+    kind
+        ``extract`` or ``network``.
+    """
+    near = straight_metres(places.lon, places.lat, lon, lat) <= EXTRACT_METRES
     weights = places.weights
     whole = zones.told(weights @ np.ones(near.size))
     inside = zones.told(weights @ near.astype(np.float64))
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.where(whole > 0, inside / whole, np.nan)
-    # land without people belongs to the extract where a street of it lies there
+    # land without people belongs to the source where something of it lies there
     bare = ~(whole > 0)
     if bare.any():
         hit = np.zeros(len(zones.shapes))
-        tree = tree_of(at[:, 0], at[:, 1])
+        tree = tree_of(lon, lat)
         hit[np.unique(tree.query(zones.degrees, predicate="intersects")[0])] = 1.0
         share = np.where(bare, (zones.told(hit) > 0).astype(np.float64), share)
-    notes = texts(None, len(share))
-    for k in np.flatnonzero((share >= EXTRACT_SHARE) & (share < 0.95)):
-        notes[k] = ("indicator.note.partly_outside", {"share": round(100 * (1 - share[k]))})
-    return Served(share, notes)
+    return Served(share, np.full(len(share), kind, dtype=object))
+
+
+def _mapped_points(amenities: Amenities) -> tuple[Floats, Floats]:
+    """Return points of all that people of an extract live near: streets, stops, services, green."""
+    import shapely
+
+    streets = shapely.segmentize(amenities.ways.geometry.to_numpy(), 0.01)
+    layers = [amenities.stops, amenities.green, *amenities.services.values()]
+    others = [layer.geometry.to_numpy() for layer in layers]
+    at = np.concatenate([shapely.get_coordinates(shapes) for shapes in (streets, *others)])
+    return at[:, 0], at[:, 1]
+
+
+def _all_served(
+    zones: Zones, places: Places, amenities: Amenities | None, networks: Mapping[str, Network]
+) -> dict[str, Served]:
+    """Return what each source covers; one that covers nobody is of another region.
+
+    Raises
+    ------
+    InputError
+        Naming every source that lies elsewhere.
+    """
+    found: dict[str, Served] = {}
+    problems = Problems("indicators")
+    named: list[tuple[str, str, str, Any, Any]] = [
+        (mode, f"the {mode} network", "network", net.lon, net.lat) for mode, net in networks.items()
+    ]
+    if amenities is not None:
+        name = amenities.source or "the extract"
+        named.append(("osm", name, "extract", *_mapped_points(amenities)))
+    for key, name, kind, lon, lat in named:
+        found[key] = served_by(zones, places, lon, lat, kind)
+        if places.lon.size and lon.size and not found[key].share[0] > 0:
+            there, here = (
+                f"{x.min():.3f} to {x.max():.3f} east, {y.min():.3f} to {y.max():.3f} north"
+                for x, y in ((lon, lat), (places.lon, places.lat))
+            )
+            problems.add(
+                f"{name} maps nothing near anybody: it covers {there}",
+                f"one of the units, whose people live {here}",
+                "name the extract of their region",
+            )
+    problems.raise_if_any()
+    return found

@@ -357,7 +357,7 @@ def tell_walking(job: Job, limits: Mapping[str, float]) -> None:
         book.share(
             code, zones.told(weights @ reached.astype(np.float64)), people, epoch=job.epoch,
             method=_how(job, key, **values), source=job.source("osm", "network", "population"),
-            why="indicator.note.nobody", served=job.served,
+            why="indicator.note.nobody", served=job.within("osm", "foot"),
         )  # fmt: skip
 
     stop, far = f"{limits['stop']:g}", f"{limits['high']:g}"
@@ -402,7 +402,7 @@ def tell_open_space(job: Job) -> None:
         book.missing([c for c in codes if c != "green_share"], "indicator.needs.open_space")
     box = zones.cover.box
     source = job.source("osm", "population", "built", "land")
-    common: dict[str, Any] = {"epoch": job.epoch, "source": source, "served": job.served}
+    common: dict[str, Any] = {"epoch": job.epoch, "source": source, "served": job.within("osm")}
     open_parts = in_grid(found.open_space, box)
     if coarse is not None:
         urban = np.isin(coarse.codes[job.epoch], URBAN_CODES)
@@ -493,14 +493,14 @@ def tell_services(job: Job) -> None:
             why = texts("indicator.note.nobody", len(value))
             for k in np.flatnonzero(np.isinf(value)):
                 why[k] = ("indicator.note.unreached", {})
-            served = job.served
+            served = job.within("osm", mode)
             if served is not None:
                 value, why = served.apply(value, why)
             book.add(f"{service}_minutes_{mode}", value, denominator=people, why=why,
                      note=None if served is None else served.notes, **common)  # fmt: skip
             for limit in ACCESS_MINUTES:
                 reached = zones.told(places.weights @ (minutes <= limit).astype(np.float64))
-                book.share(f"{service}_{limit}min_{mode}", reached, people, served=job.served,
+                book.share(f"{service}_{limit}min_{mode}", reached, people, served=served,
                            why="indicator.note.nobody", **common)  # fmt: skip
     for service in SERVICE_NAMES:
         for mode in MODES:
@@ -560,25 +560,34 @@ def tell_commuting(job: Job) -> None:
     for limit in ZONE_MINUTES:
         reached = by_area(parts @ (people * (seconds <= limit * 60)))
         book.share(f"zone_{limit}min", reached, total, method="indicator.method.zone_within",
-                   **common)  # fmt: skip
+                   served=job.within("car"), **common)  # fmt: skip
 
 
 def _seconds_to_cores(job: Job, car: Network, cores: gpd.GeoDataFrame) -> Floats:
     """Return seconds from cells to the nearest city, at the cells of the overlay."""
     from qala.travel import travel_times
 
-    cells = job.zones.cover.cells
+    cells, width = job.zones.cover.cells, job.population.shape[1]
     wanted = np.zeros(cells.size, bool)
     wanted[np.unique(job.zones.cover.parts[job.zones.units + job.zones.areas :].indices)] = True
     wanted &= job.people[job.epoch] > 0
     seconds = np.full(cells.size, np.inf)
     if not wanted.any():
         return seconds
-    grid = np.zeros(job.population.shape)
-    grid.ravel()[cells[wanted]] = job.people[job.epoch][wanted]
-    origins = job.population.copy(data=grid)
-    near = travel_times(car, origins, cores.reset_index(drop=True), max_minutes=0.01).nearest
-    at = np.searchsorted(cells, near["origin"].to_numpy(dtype=np.int64))
+    # the window of these cells alone: the raster may be that of the world
+    row, col = cells[wanted] // width, cells[wanted] % width
+    top, left = int(row.min()), int(col.min())
+    window = job.population.isel(
+        y=slice(top, int(row.max()) + 1), x=slice(left, int(col.max()) + 1)
+    )
+    grid = np.zeros(window.shape)
+    grid[row - top, col - left] = job.people[job.epoch][wanted]
+    near = travel_times(
+        car, window.copy(data=grid), cores.reset_index(drop=True), max_minutes=0.01
+    ).nearest
+    found = near["origin"].to_numpy(dtype=np.int64)
+    number = (found // window.shape[1] + top) * width + found % window.shape[1] + left
+    at = np.searchsorted(cells, number)
     seconds[at] = np.where(near["by"].isin(["inside", "network"]), near["seconds"], np.inf)
     return seconds
 
@@ -607,7 +616,7 @@ def tell_emergency(job: Job) -> None:
             book.share(
                 f"emergency_{service}_{limit}min", reached, people, epoch=job.epoch,
                 method=("indicator.method.emergency", {"count": len(found.services[service])}),
-                source=job.source("osm", "network", "population"), served=job.served,
+                source=job.source("osm", "network", "population"), served=job.within("osm", "car"),
                 why="indicator.note.nobody",
             )  # fmt: skip
     book.missing(every, "indicator.needs.service")
@@ -632,7 +641,7 @@ def tell_ways(job: Job) -> None:
             name: zones.told(km @ ways[name].to_numpy(dtype=np.float64))
             for name in ("road", "cycle", "path", "barrier_free", "rated")
         }
-        book.share("roads_density", length["road"], zones.km2, served=job.served,
+        book.share("roads_density", length["road"], zones.km2, served=job.within("osm"),
                    method="indicator.method.roads_density", **common)  # fmt: skip
         if length["cycle"][0] > 0:
             _tell_km(job, "cycle", length["cycle"], length["road"], common)
@@ -651,7 +660,7 @@ def tell_ways(job: Job) -> None:
             continue
         km = kilometres_in(lines.geometry.to_numpy(), zones.degrees)
         book.share(f"{kind}_density", zones.told(km @ np.ones(len(lines))), zones.km2,
-                   served=job.served, method="indicator.method.network_density",
+                   served=job.within("osm"), method="indicator.method.network_density",
                    **common)  # fmt: skip
     book.missing(["cycle_km", "cycle_share"], "indicator.needs.cycle")
     book.missing(["barrier_free_km", "barrier_free_share"], "indicator.needs.barrier_free")
@@ -664,9 +673,10 @@ def _tell_km(
 ) -> None:
     """Tell length and share of ways; ``rated`` is the length that tells what it is."""
     value, why, notes = km, None, texts(None, len(km))
-    if job.served is not None:
-        value, why = job.served.apply(km, None)
-        notes = job.served.notes.copy()
+    served = job.within("osm")
+    if served is not None:
+        value, why = served.apply(km, None)
+        notes = served.notes
     if rated is not None:
         for k in np.flatnonzero((of > 0) & untold(notes)):
             share = round(100 * rated[k] / of[k], 1)
@@ -765,7 +775,7 @@ def tell_zones(job: Job) -> None:
     }
     found = job.amenities
     if not layers and found is not None and len(found.protected):
-        layers = {"protected_areas": (found.protected, "osm", job.served)}
+        layers = {"protected_areas": (found.protected, "osm", job.within("osm"))}
     for name, (layer, source, served) in layers.items():
         inside = zones.told(_people_inside(job, layer))
         book.share("people_in_zones", inside, people, epoch=job.epoch, item=name,
