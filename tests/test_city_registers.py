@@ -81,3 +81,43 @@ def test_relations_must_lead_somewhere(folder: Path, tmp_path: Path) -> None:
         import_register(folder, "real_estate", file, date="2026-02-01")
     with pytest.raises(InputError, match="no register layer"):
         import_register(folder, "castles", file, date="2026-02-01")
+
+
+BROKEN = {
+    "no well-known text": ("id,housenumber,wkt\na/1,3,NOT WKT\n", "wkt holds 'NOT WKT' in row 1"),
+    "no number": ("id,housenumber,x,y\na/1,3,abc,5\n", "x holds 'abc' in row 1"),
+    "no geometry": ("id,housenumber\na/1,3\n", "has no geometry"),
+    "another encoding": ("id,housenumber,x,y\na/1,дом,1,2\n".encode("cp1251"), "not UTF-8"),
+    "nothing": ("", "is no table"),
+    "another CRS": ("id,housenumber,x,y\na/1,3,7.42,43.73\n", "km from the city"),
+    "no day": ("id,housenumber,valid_from,x,y\na/1,3,2026-13-40,{x},{y}\n", "'2026-13-40'"),
+    "no event": ("id,housenumber,event,x,y\na/1,3,moved,{x},{y}\n", "event holds moved"),
+    "no building": ("id,housenumber,building_id,x,y\na/1,3,way/0,{x},{y}\n", "names way/0"),
+    "twice": ("id,housenumber,x,y\na/1,3,{x},{y}\na/1,4,{x},{y}\n", "id a/1 stands twice"),
+}
+
+
+def test_broken_files_are_told_and_change_nothing(folder: Path, tmp_path: Path) -> None:
+    before = (folder / "registers.gpkg").read_bytes()
+    file = tmp_path / "rows.csv"
+    for case, (text, reason) in BROKEN.items():
+        raw = text.encode() if isinstance(text, str) else text
+        file.write_bytes(raw.replace(b"{x}", b"373400").replace(b"{y}", b"4844300"))
+        with pytest.raises(InputError) as caught:
+            import_register(folder, "addresses", file, date="2026-02-01")
+        assert reason in str(caught.value), case
+    with pytest.raises(InputError, match="YYYY-MM-DD"):
+        import_register(folder, "addresses", file, date="tomorrow")
+    with pytest.raises(InputError, match="no register layer"):
+        import_register(folder, "castles", file, date="2026-02-01")
+    assert (folder / "registers.gpkg").read_bytes() == before
+
+
+def test_tables_of_spreadsheets_and_named_crs_are_read(folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("id;housenumber;street;x;y\na/1;5 б;Әл-Фараби;7,425;43,735\n", "utf-8-sig")
+    found = import_register(folder, "addresses", file, crs="EPSG:4326", date="2026-02-01")
+    assert found["created"] == 1
+    row = pyogrio.read_dataframe(folder / "registers.gpkg", layer="addresses").set_index("id")
+    assert row.loc["a/1", "street"] == "Әл-Фараби"
+    assert row.loc["a/1"].geometry.x == pytest.approx(373_000, abs=2_000)

@@ -161,6 +161,9 @@ def import_(
         list[str] | None, typer.Option("--column", help="field=column of the source.")
     ] = None,
     source_layer: Annotated[str | None, typer.Option(help="Layer of the source.")] = None,
+    crs: Annotated[
+        str | None, typer.Option(help="CRS of a source that does not tell it; CSV: the twin's.")
+    ] = None,
 ) -> None:
     """Import objects of a register; versions that differ are closed, never deleted."""
     from qala.city.registers import import_register
@@ -173,8 +176,9 @@ def import_(
             raise InputError(f"--column {text!r}", "field=column")
         pairs[field] = column
     found = import_register(
-        folder, layer, source, columns=pairs or None, source_layer=source_layer, date=date
-    )
+        folder, layer, source, columns=pairs or None, source_layer=source_layer, crs=crs,
+        date=date,
+    )  # fmt: skip
     _tell(found)
 
 

@@ -75,3 +75,14 @@ class Twin:
     notice: str = NOTICE
     synthetic: bool = False
     relief: Relief | None = None
+
+
+def is_day(text: str) -> bool:
+    """Tell whether a text is a day of ISO 8601, with or without a time after it."""
+    from datetime import date
+
+    try:
+        date.fromisoformat(str(text)[:10])
+    except ValueError:
+        return False
+    return True

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from qala.city.model import is_day
 from qala.errors import InputError, Problems
 
 if TYPE_CHECKING:
@@ -382,6 +383,7 @@ def import_register(
     *,
     columns: Mapping[str, str] | None = None,
     source_layer: str | None = None,
+    crs: Any = None,
     date: str,
 ) -> dict[str, int]:
     """Import objects of a register; versions that differ are closed, never deleted.
@@ -393,12 +395,13 @@ def import_register(
     layer
         A register layer, for instance ``land_parcels``.
     source
-        GeoPackage, GeoJSON, or CSV with a column ``wkt`` (or ``x`` and ``y``) in the
-        twin's CRS.
+        GeoPackage, GeoJSON, or CSV in UTF-8 with a column ``wkt`` (or ``x`` and ``y``).
     columns
         Column of the register → column of the source, where names differ.
     source_layer
         Layer of the source, where it has several.
+    crs
+        CRS of a source that does not tell it; a CSV is in the twin's CRS where None.
     date
         Day from which the objects hold (ISO 8601).
 
@@ -411,18 +414,21 @@ def import_register(
     ------
     InputError
         With every problem of the source: missing columns or ids, values outside
-        their domain, another kind of geometry, relations to nothing.
+        their domain, dates that are none, another kind of geometry, relations to nothing,
+        places far from the city.
     """
     import pandas as pd
     import pyogrio
 
     spec = layer_named(layer)
+    if not is_day(date):
+        raise InputError(f"date is {date!r}", "a day as YYYY-MM-DD")
     file = Path(twin_dir) / FILE
     if not file.is_file():
         raise InputError(f"{file} does not exist", "a twin folder made by qala city")
     now = {x.name: pyogrio.read_dataframe(file, layer=x.name) for x in LAYERS}
-    crs = now[layer].crs
-    rows = _read_source(Path(source), source_layer, crs).rename(
+    here = now[layer].crs
+    rows = _read_source(Path(source), source_layer, here, crs).rename(
         columns={theirs: ours for ours, theirs in (columns or {}).items()}
     )
     buildings = pyogrio.read_dataframe(
@@ -430,7 +436,8 @@ def import_register(
     )
     known = {"buildings.id": set(buildings["id"])}
     known |= {f"{x.name}.id": set(now[x.name]["id"]) for x in LAYERS}
-    _check_rows(rows, spec, known, str(source))
+    bounds = pyogrio.read_info(Path(twin_dir) / "city.gpkg", layer="footprints")["total_bounds"]
+    _check_rows(rows, spec, known, str(source), bounds)
     rows = _shaped(layer, _named(rows))
     rows["source"] = rows["source"].where(rows["source"].notna(), Path(source).name)
     rows["valid_from"] = rows["valid_from"].where(rows["valid_from"].notna(), date)
@@ -448,7 +455,7 @@ def import_register(
     if kept:
         import geopandas as gpd
 
-        now[layer] = gpd.GeoDataFrame(pd.concat(kept, ignore_index=True), crs=crs)
+        now[layer] = gpd.GeoDataFrame(pd.concat(kept, ignore_index=True), crs=here)
     write_registers(now, file)
     return {
         "created": int((~before).sum()),
@@ -462,36 +469,79 @@ def _named(rows: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     return rows if rows.geometry.name == "geometry" else rows.rename_geometry("geometry")
 
 
-def _read_source(source: Path, layer: str | None, crs: Any) -> gpd.GeoDataFrame:
+def _read_csv(source: Path, crs: Any, given: Any) -> gpd.GeoDataFrame:
+    """Read a table with a column ``wkt``, or ``x`` and ``y``; comma, semicolon or tab between."""
     import geopandas as gpd
     import pandas as pd
+
+    try:
+        with source.open(encoding="utf-8-sig") as file:
+            head = file.readline()
+        mark = max(",;\t", key=head.count)
+        table = pd.read_csv(source, dtype=str, sep=mark, encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{source} is not UTF-8 text ({error})", "a table in UTF-8",
+                         "save it as CSV UTF-8") from error  # fmt: skip
+    except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+        raise InputError(
+            f"{source} is no table ({error})", "rows of equal length under a line of names"
+        ) from error
+    problems = Problems(str(source))
+    if "wkt" in table:
+        texts = table.pop("wkt")
+        place = gpd.GeoSeries.from_wkt(texts, on_invalid="ignore")
+        wrong = texts[place.isna()]
+        if len(wrong):
+            problems.add(
+                f"wkt holds {str(wrong.iloc[0])[:40]!r} in row {wrong.index[0] + 1} "
+                f"({len(wrong)} in all)", "well-known text such as POINT (1 2)",
+            )  # fmt: skip
+    elif {"x", "y"} <= set(table.columns):
+        numbers = []
+        for name in ("x", "y"):
+            texts = table.pop(name)
+            value = pd.to_numeric(texts.str.replace(",", ".", regex=False), errors="coerce")
+            wrong = texts[~np.isfinite(value)]
+            if len(wrong):
+                problems.add(f"{name} holds {str(wrong.iloc[0])[:40]!r} in row "
+                             f"{wrong.index[0] + 1} ({len(wrong)} in all)", "numbers")  # fmt: skip
+            numbers.append(value)
+        place = gpd.GeoSeries(gpd.points_from_xy(*numbers))
+    else:
+        raise InputError(f"{source} has no geometry", "a column wkt, or x and y")
+    problems.raise_if_any()
+    return gpd.GeoDataFrame(table, geometry=place, crs=given or crs).to_crs(crs)
+
+
+def _read_source(source: Path, layer: str | None, crs: Any, given: Any = None) -> gpd.GeoDataFrame:
+    import geopandas as gpd
     import pyogrio.errors
 
     if not source.is_file():
         raise InputError(f"{source} does not exist", "a GeoPackage, GeoJSON or CSV")
     if source.suffix.lower() == ".csv":
-        table = pd.read_csv(source, dtype=str)
-        if "wkt" in table:
-            return gpd.GeoDataFrame(
-                table.drop(columns="wkt"), geometry=gpd.GeoSeries.from_wkt(table["wkt"]), crs=crs
-            )
-        if {"x", "y"} <= set(table.columns):
-            place = gpd.points_from_xy(table["x"].astype(float), table["y"].astype(float))
-            return gpd.GeoDataFrame(table.drop(columns=["x", "y"]), geometry=place, crs=crs)
-        raise InputError(f"{source} has no geometry", "a column wkt, or x and y, in the twin's CRS")
+        return _read_csv(source, crs, given)
     try:
         found = gpd.read_file(source, layer=layer) if layer else gpd.read_file(source)
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
         raise InputError(f"{source} cannot be read ({error})", "a GeoPackage or GeoJSON") from error
+    if isinstance(found, gpd.GeoDataFrame) and found.crs is None and given is not None:
+        found = found.set_crs(given)
     if not isinstance(found, gpd.GeoDataFrame) or found.crs is None:
-        raise InputError(f"{source} has no CRS", "a layer with a CRS")
+        raise InputError(f"{source} has no CRS", "a layer with a CRS", "name it with --crs")
     return found.to_crs(crs)
 
 
+#: rows of a register farther from the city than this are in another CRS, metres
+FAR = 200_000.0
+
+
 def _check_rows(
-    rows: gpd.GeoDataFrame, spec: RegisterLayer, known: Mapping[str, set[str]], name: str
-) -> None:
+    rows: gpd.GeoDataFrame, spec: RegisterLayer, known: Mapping[str, set[str]], name: str,
+    bounds: Any,
+) -> None:  # fmt: skip
     import pandas as pd
+    import shapely
 
     problems = Problems(name)
     for field in spec.fields:
@@ -519,10 +569,23 @@ def _check_rows(
             wrong = given[pd.to_numeric(given, errors="coerce").isna()]
             if len(wrong):
                 problems.add(f"{field.name} holds {wrong.iloc[0]!r}", "numbers")
+        if field.kind == "date":
+            odd = [v for v in given.astype(str) if not is_day(v)]
+            if odd:
+                problems.add(f"{field.name} holds {odd[0]!r}", "days as YYYY-MM-DD")
     if "id" in rows:
         twice = rows["id"][rows["id"].duplicated()]
         if len(twice):
             problems.add(f"id {twice.iloc[0]} stands twice ({len(twice)} in all)", "unique ids")
+    if len(rows):
+        city = shapely.box(*bounds)
+        away = shapely.distance(rows.geometry.to_numpy(), city)
+        if np.nanmax(away, initial=0.0) > FAR:
+            problems.add(
+                f"a place lies {np.nanmax(away) / 1000:,.0f} km from the city",
+                f"places within {FAR / 1000:g} km, in the twin's CRS",
+                "name the source's CRS with --crs, for instance EPSG:4326 for degrees",
+            )
     kind = spec.geometry.removeprefix("Multi")
     wrong_kind = ~rows.geom_type.str.removeprefix("Multi").isin([kind])
     if wrong_kind.any():

@@ -237,7 +237,6 @@ def _lowest(table: gpd.GeoDataFrame, src: Any, crs: pyproj.CRS) -> np.ndarray[An
     import pyproj
     import shapely
     from exactextract import exact_extract
-    from exactextract.raster import RasterioRasterSource
 
     flat = crs.sub_crs_list[0] if crs.is_compound else crs.to_2d()
     move = pyproj.Transformer.from_crs(table.crs, flat, always_xy=True)
@@ -255,11 +254,42 @@ def _lowest(table: gpd.GeoDataFrame, src: Any, crs: pyproj.CRS) -> np.ndarray[An
     )  # fmt: skip
     if inside.any():
         found = exact_extract(
-            RasterioRasterSource(src), zones[inside], ["min"], output="pandas",
+            _source(src, box[inside]), zones[inside], ["min"], output="pandas",
             include_cols=["n"],
         )  # fmt: skip
         out[found["n"].to_numpy(int)] = found["min"].to_numpy(float)
     return out
+
+
+#: cells up to which the terrain under the city is read at once
+AT_ONCE = 50_000_000
+
+
+def _source(src: Any, boxes: np.ndarray[Any, Any]) -> Any:
+    """Return the terrain under boxes, in memory where it fits: read once and not by outline."""
+    from exactextract.raster import NumPyRasterSource, RasterioRasterSource
+    from rasterio.windows import Window
+
+    from qala.city.heights import pixel_of
+
+    if src.transform.b or src.transform.d or src.transform.e > 0:
+        return RasterioRasterSource(src)
+    (c0, c1), (r0, r1) = (
+        np.sort(v) for v in pixel_of(
+            src.transform, np.array([boxes[:, 0].min(), boxes[:, 2].max()]),
+            np.array([boxes[:, 3].max(), boxes[:, 1].min()]),
+        )
+    )  # fmt: skip
+    c0, r0 = max(int(np.floor(c0)) - 1, 0), max(int(np.floor(r0)) - 1, 0)
+    c1, r1 = min(int(np.ceil(c1)) + 1, src.width), min(int(np.ceil(r1)) + 1, src.height)
+    window = Window(c0, r0, c1 - c0, r1 - r0)
+    if (c1 - c0) * (r1 - r0) > AT_ONCE:
+        return RasterioRasterSource(src)
+    data = np.ma.filled(src.read(1, window=window, masked=True).astype(float), np.nan)
+    west, south, east, north = src.window_bounds(window)
+    return NumPyRasterSource(
+        data, xmin=west, ymin=south, xmax=east, ymax=north, srs_wkt=src.crs.to_wkt()
+    )
 
 
 def _fill(

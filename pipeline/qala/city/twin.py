@@ -16,7 +16,7 @@ from qala.city.buildings import building_table
 from qala.city.classes import building_class
 from qala.city.heights import ASSUMPTIONS, TYPE_LEVELS
 from qala.city.history import PAST, compare, counts, read_objects
-from qala.city.model import COLUMNS, Issue, Twin
+from qala.city.model import COLUMNS, Issue, Twin, is_day
 from qala.city.osm import NOTICE, OsmCity, in_area, local_utm, middle_of, read_osm, to_crs
 from qala.city.people import spread_people
 from qala.city.relief import ASSUMPTIONS as RELIEF
@@ -150,6 +150,8 @@ def build_twin(
 
     times: dict[str, float] = {}
     clock = _Clock(times)
+    if date is not None and not is_day(date):
+        raise InputError(f"date is {date!r}", "a day as YYYY-MM-DD")
     polygon = _area_of(bbox, area)
     raw = osm if isinstance(osm, OsmCity) else read_osm(osm)
     title = name or (_name_of(osm) if not isinstance(osm, OsmCity) else "city")
