@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from qala import _routing
 from qala.errors import InputError, TemporaryError
@@ -97,6 +99,8 @@ def arcs(network: Network) -> set[tuple[tuple[float, float], tuple[float, float]
         ("50", 50), ("50 km/h", 50), ("60 mph", 96.56064), ("5 knots", 9.26), ("RU:urban", 60),
         ("KZ:rural", 90), ("KZ:urban", 60), ("walk", 5), ("50;30", 30), ("80|60|60", 60),
         ("DE:zone:30", 30), ("DE:zone30", 30), ("XX:urban", 50), ("7,5", 7.5), ("none;80", 80),
+        ("ru:urban", 60), ("RU: rural", 90), ("rural", 90), ("35mph", 56.32704), ("Walk", 5),
+        ("IT:motorway", 130), ("100 KM/H", 100), ("KZ:living_street", 20),
     ],
 )  # fmt: skip
 def test_maxspeed_is_read(value: str, kmh: float) -> None:
@@ -131,6 +135,12 @@ def test_maxspeed_not_understood_is_told(value: str) -> None:
         ({"highway": "motorway_link"}, "car", True, True),
         ({"oneway": "yes", "oneway:motor_vehicle": "no"}, "car", True, True),
         ({"motor_vehicle:backward": "no"}, "car", True, False),
+        ({"vehicle:backward": "no", "motor_vehicle:backward": "destination"}, "car", True, True),
+        ({"vehicle:backward": "no", "motorcar": "yes"}, "car", True, True),
+        ({"motor_vehicle": "no", "motorcar:forward": "yes"}, "car", True, False),
+        ({"access:forward": "private"}, "car", False, True),
+        ({"access:forward": "private"}, "foot", False, True),
+        ({"oneway": "-1", "motor_vehicle:forward": "no"}, "car", False, True),
         ({"oneway": "reversible"}, "car", True, True),
         ({"oneway": "yes"}, "foot", True, True),
         ({"oneway:foot": "yes"}, "foot", True, False),
@@ -182,6 +192,7 @@ def test_access(tags: dict[str, str], mode: Any, usable: bool) -> None:
         ({"highway": "residential", "maxspeed": "50"}, 40),
         ({"highway": "primary", "maxspeed": "100", "surface": "gravel"}, 40),
         ({"highway": "primary", "surface": "mud"}, 10),
+        ({"highway": "primary", "surface": "asphalt; gravel"}, 40),
         ({"highway": "track", "tracktype": "grade5"}, 15),
         ({"highway": "primary", "maxspeed": "none"}, 65),
         ({"highway": "primary", "maxspeed": "quick"}, 65),
@@ -213,6 +224,9 @@ def test_speed_by_direction_and_counts() -> None:
         ({"barrier": "bollard"}, "car", True),
         ({"barrier": "bollard", "motor_vehicle": "yes"}, "car", False),
         ({"barrier": "bollard"}, "foot", False),
+        ({"barrier": "bollard", "bollard": "removable"}, "car", False),
+        ({"barrier": "bollard", "bollard": "fixed"}, "car", True),
+        ({"barrier": "hampshire_gate"}, "car", False),
         ({"barrier": "gate"}, "car", False),
         ({"barrier": "lift_gate", "access": "private"}, "car", True),
         ({"barrier": "gate", "access": "private", "foot": "yes"}, "foot", False),
@@ -228,7 +242,8 @@ def test_barriers(tags: dict[str, str], mode: Any, blocks: bool) -> None:
 def test_duration_of_ferries() -> None:
     assert parse_duration("00:20") == 1200
     assert parse_duration("1:02:03") == 3723
-    assert parse_duration("PT20M") == 0
+    assert parse_duration("PT20M") == 1200
+    assert parse_duration("P1D") == parse_duration("PT") == 0
 
 
 # Graph --------------------------------------------------------------------------------------
@@ -642,6 +657,29 @@ def test_flow(tmp_path: Path) -> None:
     json.dumps(result)
     with pytest.raises(InputError, match="is a folder"):
         network_flow(file, "car", tmp_path)
+
+
+def test_command_tells_pieces_and_dangling_roads(tmp_path: Path) -> None:
+    from qala.cli import app
+
+    file = write_osm(tmp_path / "a.osm", PLACES, [([1, 2, 3, 4], ROAD), ([3, 6], ROAD)])
+    net, layer = tmp_path / "roads.net", tmp_path / "roads.gpkg"
+    arguments = ["--osm", file, "-o", net, "--layer", layer, "--lang", "ru"]
+    done = CliRunner().invoke(app, ["network", *map(str, arguments)])
+    assert done.exit_code == 0, done.output
+    for fact in (r"dangling segments +3", r"weak components +1", r"strong component +1\b"):
+        assert re.search(fact, done.output), fact
+    assert done.output.splitlines()[-2:] == [str(net), str(layer)]
+    roads = gpd.read_file(layer, layer="network")
+    assert roads["speed_kmh"].tolist() == [25.0] * 3
+    assert {"network"} == set(gpd.read_file(layer, layer="layer_styles")["f_table_name"])
+
+
+def test_names_of_other_kinds_are_refused(tmp_path: Path) -> None:
+    file = write_osm(tmp_path / "a.osm", PLACES, [([1, 2, 3], ROAD)])
+    with pytest.raises(InputError, match="2 problems"):
+        network_flow(file, "car", tmp_path / "a.gpkg", layer=tmp_path / "a.shp")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.osm"]
 
 
 # Other sources ------------------------------------------------------------------------------

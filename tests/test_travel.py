@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import geopandas as gpd
 import networkx as nx
 import numpy as np
 import pandas as pd
+import pyogrio
 import pyproj
 import pytest
 import rasterio
@@ -21,6 +24,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import dijkstra
+from typer.testing import CliRunner
 
 from qala.errors import InputError
 from qala.network import Network, network_from_lines, read_network, save_network
@@ -462,12 +466,38 @@ def test_flow_writes_each_kind(cells: tuple[xr.DataArray, xr.DataArray], tmp_pat
         assert source.units[0] == "s" or source.tags()["units"] == "s"
         assert int(np.isfinite(source.read(1)).sum()) == 4
     assert len(gpd.read_file(folder / "t.gpkg", layer="nearest")) == 4
+    assert len(pyogrio.read_dataframe(folder / "t.gpkg", layer="pairs")) == len(table)
+    assert len(gpd.read_file(folder / "t.gpkg", layer="network")) == 1
+    styled = pyogrio.read_dataframe(folder / "t.gpkg", layer="layer_styles")
+    assert set(styled["f_table_name"]) == {"centres", "nearest", "network", "isochrones", "pairs"}
     assert gpd.read_file(folder / "t.gpkg", layer="isochrones")["minutes"].tolist() == [
         90,
         60,
         30,
         15,
     ]
+
+
+def test_command_tells_every_fact_in_words(
+    cells: tuple[xr.DataArray, xr.DataArray], tmp_path: Path
+) -> None:
+    from qala.cli import app
+
+    net = save_network(network_of(STRAIGHT), tmp_path / "a.net")
+    pop = write_raster(cells[0].astype("float32"), tmp_path / "pop.tif")
+    goals = tmp_path / "goals.gpkg"
+    points((68.0, 43.0), (68.4, 43.0), code=["батыс", "шығыс"]).to_file(goals)
+    out = tmp_path / "t.gpkg"
+    arguments = ["--network", net, "--from", goals, "--id", "code", "--population", pop, "-o", out]
+    done = CliRunner().invoke(app, ["times", *map(str, arguments), "--lang", "kk"])
+    assert done.exit_code == 0, done.output
+    assert re.search(r"origins network +\d", done.output)
+    assert done.output.splitlines()[-1] == str(out)
+    layer = pyogrio.read_dataframe(out, layer="pairs")
+    assert set(layer["centre"]) == {"батыс", "шығыс"}
+    with sqlite3.connect(out) as file:
+        titles = {row[0] for row in file.execute("select identifier from gpkg_contents")}
+    assert "Орталықтар" in titles
 
 
 def test_flow_with_classes_and_bad_names(

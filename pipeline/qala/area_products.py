@@ -35,6 +35,8 @@ _BANDS = (
     (8, 64, 129), (43, 140, 190), (123, 204, 196), (186, 228, 188), (224, 243, 219),
     (240, 249, 232),
 )  # fmt: skip
+#: bounds of the classes of minutes to a centre
+_MINUTES = (0, 15, 30, 60, 90, 120)
 _SPEEDS = (0, 20, 40, 60, 80, 130)
 _SPEED_COLOURS = ((165, 15, 21), (222, 85, 50), (253, 174, 97), (145, 191, 110), (26, 120, 70))
 #: below this share of agreeing variants a unit is drawn as unsure; of the Belgian communes told
@@ -369,7 +371,7 @@ def layers_of(
             style=styles.outline(colour=(90, 60, 140), fill=(200, 185, 225), opacity=0.7),
         )  # fmt: skip
     if roads is not None and len(roads):
-        layers["network"] = Layer(roads, tr("areas.layer_network", lang), style=_speed_style(lang))
+        layers |= layer_of_roads(roads, lang)
     if isochrones is not None and len(isochrones):
         layers["isochrones"] = Layer(
             isochrones, tr("areas.layer_isochrones", lang), style=_minutes_style(isochrones, lang)
@@ -413,6 +415,72 @@ def _speed_style(lang: str) -> str:
     return styles.graduated(
         "speed_kmh", _SPEEDS, _SPEED_COLOURS, labels, geometry="LineString", stroke_mm=0.4
     )
+
+
+def layers_of_times(
+    nearest: gpd.GeoDataFrame,
+    pairs: pd.DataFrame,
+    centres: gpd.GeoDataFrame | None,
+    isochrones: gpd.GeoDataFrame,
+    roads: gpd.GeoDataFrame,
+    *,
+    lang: str = "en",
+) -> dict[str, Any]:
+    """Return the layers of a GeoPackage of travel times.
+
+    Parameters
+    ----------
+    nearest
+        Places with ``minutes`` to their nearest centre.
+    pairs
+        Long table of times.
+    centres
+        Points or polygons; None where they were cells.
+    isochrones
+        Bands with ``minutes``.
+    roads
+        From :func:`main_roads`.
+    lang
+        Language of titles and legends.
+
+    Returns
+    -------
+    dict
+        Layer name to :class:`qala.export.geopackage.Layer`.
+    """
+    from qala.export import styles
+    from qala.export.geopackage import Layer
+
+    breaks = (*_MINUTES, max(1.01 * _MINUTES[-1], float(nearest["minutes"].max())))
+    labels = [tr("areas.minutes", lang, minutes=b) for b in _MINUTES[1:]]
+    labels.append(tr("times.over", lang, minutes=_MINUTES[-1]))
+    words = {"centre": tr("times.centre", lang)}
+    near = styles.graduated(
+        "minutes", breaks, _BANDS, labels, geometry="Point", stroke=None,
+        missing=tr("times.unreached", lang),
+        aliases={**styles.names(nearest.columns, lang), **words},
+    )  # fmt: skip
+    layers = {}
+    if centres is not None:
+        kind = "Point" if centres.geom_type.iloc[0] == "Point" else "Polygon"
+        layers["centres"] = Layer(
+            centres, tr("times.layer_centres", lang),
+            style=styles.outline(colour=(196, 30, 58), geometry=kind),
+        )  # fmt: skip
+    layers["nearest"] = Layer(nearest, tr("times.layer_nearest", lang), style=near)
+    layers |= layer_of_roads(roads, lang)
+    layers["isochrones"] = Layer(
+        isochrones, tr("times.layer_isochrones", lang), style=_minutes_style(isochrones, lang)
+    )
+    layers["pairs"] = Layer(pairs, tr("times.layer_pairs", lang), style="table", aliases=words)
+    return layers
+
+
+def layer_of_roads(roads: gpd.GeoDataFrame, lang: str = "en") -> dict[str, Any]:
+    """Return the roads of :func:`main_roads` as the one layer of a GeoPackage."""
+    from qala.export.geopackage import Layer
+
+    return {"network": Layer(roads, tr("areas.layer_network", lang), style=_speed_style(lang))}
 
 
 def main_roads(network: Network, *, most: int = MOST_ROADS) -> tuple[gpd.GeoDataFrame, str]:

@@ -166,8 +166,8 @@ def options(
 class _Bar:
     """A progress bar on a terminal, silence elsewhere."""
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self, text: str, unit: str = "strip") -> None:
+        self.text, self.unit = text, unit
         self.bar: Any = None
 
     def __call__(self, done: int, total: int) -> None:
@@ -176,7 +176,7 @@ class _Bar:
         if self.bar is None:
             from tqdm import tqdm
 
-            self.bar = tqdm(total=total, desc=self.text, unit="strip", leave=False)
+            self.bar = tqdm(total=total, desc=self.text, unit=self.unit, leave=False)
         self.bar.update(done - self.bar.n)
         if done == total:
             self.bar.close()

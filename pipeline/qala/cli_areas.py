@@ -25,15 +25,16 @@ class Language(StrEnum):
     kk = "kk"
 
 
-def _tell(summary: dict[str, Any]) -> None:
+def _tell(summary: dict[str, Any], depth: int = 0) -> None:
     """Print a summary, one fact a line; tables and long lists are left to the files."""
-    width = max((len(k) for k in summary), default=0)
+    plain = {k: v for k, v in summary.items() if not isinstance(v, dict)}
+    width = max((len(k) for k in plain), default=0)
+    for key, value in plain.items():
+        typer.echo(f"{'  ' * depth}{key.ljust(width)}  {_plain(value)[:400]}".rstrip())
     for key, value in summary.items():
-        if isinstance(value, dict):
-            text = ", ".join(f"{k} {_plain(v)}" for k, v in value.items())
-        else:
-            text = _plain(value)
-        typer.echo(f"{key.ljust(width)}  {text[:400]}")
+        if isinstance(value, dict) and value:
+            typer.echo(f"{'  ' * depth}{key}:")
+            _tell(value, depth + 1)
 
 
 def _plain(value: Any) -> str:
@@ -41,7 +42,9 @@ def _plain(value: Any) -> str:
         return f"{value:,.4g}" if abs(value) < 100 else f"{value:,.0f}"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    return str(value)
+    if isinstance(value, list | tuple):
+        return ", ".join(_plain(v) for v in value) or "-"
+    return "-" if value is None else str(value)
 
 
 def network(
@@ -52,11 +55,25 @@ def network(
         str | None, typer.Option(help="W,S,E,N in degrees: read only what lies there.")
     ] = None,
     crs: Annotated[str, typer.Option(help="Metric CRS of the network.")] = "ESRI:54009",
+    layer: Annotated[
+        Path | None, typer.Option(help="GeoPackage to write too: roads with speeds, for QGIS.")
+    ] = None,
+    lang: Annotated[Language, typer.Option(help="Language of words in --layer.")] = Language.en,
 ) -> None:
     """Make a routable network from an OpenStreetMap extract."""
+    from qala.cli import _Bar
     from qala.network import network_flow
 
-    _tell(network_flow(osm, mode.value, output, bbox=parse_bbox(bbox), crs=crs))
+    found = network_flow(
+        osm, mode.value, output, bbox=parse_bbox(bbox), crs=crs, layer=layer, lang=lang.value,
+        progress=_Bar("roads", "%"),
+    )  # fmt: skip
+    # warnings stand in the log already, and the arrays' lengths follow from the counts
+    summary = {k: v for k, v in found["summary"].items() if k != "warnings"}
+    _tell({k: v for k, v in found.items() if k != "arrays"} | {"summary": summary})
+    for path in (found["out"], layer):
+        if path is not None:
+            typer.echo(str(path))
 
 
 def parse_bbox(text: str | None) -> tuple[float, float, float, float] | None:
@@ -99,16 +116,20 @@ def times(
     friction: Annotated[
         Path | None, typer.Option(help="Seconds per metre, for cells that no road leads from.")
     ] = None,
+    lang: Annotated[Language, typer.Option(help="Language of words in a .gpkg.")] = Language.en,
 ) -> None:
     """Time every populated cell to the centres in reach."""
     from qala import compute
+    from qala.cli import _Bar
     from qala.travel import times_flow
 
     with compute.running():
         summary = times_flow(
-            network, centres, population, max_minutes, output, id_column=id, friction=friction
-        )
-    _tell(summary)
+            network, centres, population, max_minutes, output, id_column=id, friction=friction,
+            lang=lang.value, progress=_Bar("times", "step"),
+        )  # fmt: skip
+    _tell({k: v for k, v in summary.items() if k not in ("warnings", "out")})
+    typer.echo(summary["out"])
 
 
 def areas(

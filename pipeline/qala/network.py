@@ -1063,24 +1063,62 @@ def network_flow(
     *,
     bbox: Bounds | None = None,
     crs: str = GHSL_CRS,
+    layer: str | Path | None = None,
+    lang: str = "en",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Read an extract, save the network, and return what was met.
 
     Fields not among a frozen network's arrays are those of ``metadata``; the command
-    ``qala network`` prints them.
+    ``qala network`` prints them. ``layer`` names a GeoPackage for the roads with their speeds,
+    styled, with words in the language ``lang``.
 
     Raises
     ------
     InputError
-        As :func:`read_network`; before any work when the output cannot be written.
+        As :func:`read_network`; before any work when the outputs cannot be written or the
+        network's name is that of another kind of file.
     """
-    require_writable(out)
+    _require_names(Path(out), None if layer is None else Path(layer))
     network = read_network(osm, mode=mode, bbox=bbox, crs=crs, progress=progress)
     path = save_network(network, out)
+    if layer is not None:
+        _write_layer(network, Path(layer), lang)
     return {
         **network.metadata,
         "out": str(path),
         "bytes": path.stat().st_size,
         "arrays": {f.name: int(getattr(network, f.name).size) for f in fields(network)[:-3]},
     }
+
+
+def _require_names(out: Path, layer: Path | None) -> None:
+    problems = Problems("outputs")
+    if out.suffix.lower() in (".gpkg", ".geojson", ".shp", ".csv", ".parquet", ".graphml", ".pbf"):
+        problems.add(
+            f"-o {out} has the name of another kind of file",
+            "a name such as roads.net: the network is a file of its own kind",
+            "name a GeoPackage for QGIS with --layer",
+        )
+    if layer is not None and layer.suffix.lower() != ".gpkg":
+        problems.add(f"--layer {layer} is no GeoPackage", "a name that ends in .gpkg", "rename it")
+    problems.raise_if_any()
+    for path in (out, layer):
+        if path is not None:
+            require_writable(path)
+
+
+def _write_layer(network: Network, path: Path, lang: str) -> None:
+    """Write the roads with their speeds as a styled GeoPackage."""
+    from qala.area_products import layer_of_roads, main_roads
+    from qala.export.geopackage import write_geopackage
+    from qala.messages import tr
+
+    metadata = {
+        "title": tr("network.title", lang),
+        "citation": str(network.metadata["notice"]),
+        "provenance": dict(network.metadata),
+    }
+    write_geopackage(
+        path, layer_of_roads(main_roads(network)[0], lang), metadata=metadata, lang=lang
+    )

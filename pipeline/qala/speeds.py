@@ -161,11 +161,16 @@ CONTEXT_KMH: Mapping[str, float] = MappingProxyType(
         "RU:urban": 60.0,
         "RU:rural": 90.0,
         "RU:motorway": 110.0,
+        "KZ:living_street": 20.0,
+        "RU:living_street": 20.0,
         "KG:urban": 60.0,
+        "KG:rural": 90.0,
         "UZ:urban": 70.0,
         "UZ:rural": 100.0,
         "BY:urban": 60.0,
+        "BY:motorway": 110.0,
         "UA:urban": 50.0,
+        "UA:motorway": 130.0,
         "AT:rural": 100.0,
         "AT:motorway": 130.0,
         "BE:urban": 50.0,
@@ -179,6 +184,23 @@ CONTEXT_KMH: Mapping[str, float] = MappingProxyType(
         "FR:rural": 80.0,
         "FR:motorway": 130.0,
         "FI:rural": 80.0,
+        "DK:rural": 80.0,
+        "DK:motorway": 130.0,
+        "NL:rural": 80.0,
+        "NL:motorway": 130.0,
+        "NO:rural": 80.0,
+        "SE:rural": 70.0,
+        "IT:trunk": 110.0,
+        "IT:motorway": 130.0,
+        "PL:motorway": 140.0,
+        "CZ:motorway": 130.0,
+        "CZ:trunk": 110.0,
+        "SK:motorway": 130.0,
+        "HU:trunk": 110.0,
+        "HU:motorway": 130.0,
+        "RO:motorway": 130.0,
+        "BG:motorway": 140.0,
+        "TR:rural": 90.0,
         "GB:nsl_restricted": 48.28,
         "GB:nsl_single": 96.56,
         "GB:nsl_dual": 112.65,
@@ -202,7 +224,16 @@ _CLOSED = frozenset(
 )
 #: barriers on a node that let a car pass unless an access tag closes them (OSRM car profile)
 _OPEN_TO_CARS = frozenset(
-    {"no", "entrance", "gate", "lift_gate", "swing_gate", "sliding_gate", "bump_gate"}
+    {
+        "no",
+        "entrance",
+        "gate",
+        "lift_gate",
+        "swing_gate",
+        "sliding_gate",
+        "bump_gate",
+        "hampshire_gate",
+    }
     | {"toll_booth", "border_control", "checkpoint", "sally_port", "cattle_grid"}
     | {"height_restrictor", "kerb", "arch", "traffic_island"}
 )
@@ -232,10 +263,14 @@ KEYS: tuple[str, ...] = (
     "motor_vehicle",
     "motorcar",
     "foot",
-    "motor_vehicle:forward",
-    "motor_vehicle:backward",
+    "access:forward",
+    "access:backward",
     "vehicle:forward",
     "vehicle:backward",
+    "motor_vehicle:forward",
+    "motor_vehicle:backward",
+    "motorcar:forward",
+    "motorcar:backward",
     "foot:forward",
     "foot:backward",
     "impassable",
@@ -251,8 +286,7 @@ KEYS: tuple[str, ...] = (
     "tracktype",
     "duration",
     "barrier",
-    "ice_road",
-    "winter_road",
+    "bollard",
 )
 
 
@@ -288,7 +322,7 @@ class Limit:
 
 _NUMBER = re.compile(r"^(\d{1,3}(?:[.,]\d+)?)\s*(km/h|kmh|kph|mph|mp/h|knots?)?\.?$", re.IGNORECASE)
 _ZONE = re.compile(r"^(?:[A-Z]{2}(?:-[A-Z]{1,3})?:)?zone:?(\d{2,3})$", re.IGNORECASE)
-_CONTEXT = re.compile(r"^([A-Z]{2}(?:-[A-Z]{1,3})?):([a-z_]+)$")
+_CONTEXT = re.compile(r"^([A-Z]{2}(?:-[A-Z]{1,3})?)\s*:\s*([a-z_]+)$", re.IGNORECASE)
 #: values that leave the speed to the class of the road
 _NO_NUMBER = frozenset(("none", "signals", "variable", "unposted", "implicit", "sign", "markings"))
 
@@ -330,18 +364,19 @@ def _parse_one(text: str) -> Limit:
         elif unit.startswith("knot"):
             number *= _KMH_PER_KNOT
         return Limit(number) if 0 < number <= MAX_LIMIT_KMH else Limit(None, parsed=False)
-    if text == "walk" or text.endswith(":walk"):
+    if text.lower() == "walk" or text.lower().endswith(":walk"):
         return Limit(WALK_KMH)
     if text.lower() in _NO_NUMBER or text.endswith(":none"):
         return Limit(None)
     zone = _ZONE.match(text)
     if zone:
         return Limit(float(zone[1]))
-    if text in CONTEXT_KMH:
-        return Limit(CONTEXT_KMH[text])
     context = _CONTEXT.match(text)
-    if context and context[2] in CONTEXT_KMH:
-        return Limit(CONTEXT_KMH[context[2]])
+    country, kind = (context[1].upper(), context[2].lower()) if context else ("", text.lower())
+    # the country's own limit, else what most countries have
+    for name in (f"{country}:{kind}", kind):
+        if name in CONTEXT_KMH:
+            return Limit(CONTEXT_KMH[name])
     return Limit(None, parsed=False)
 
 
@@ -366,17 +401,22 @@ class Profile:
 
 
 _DURATION = re.compile(r"^(?:(\d{1,3}):)?(\d{1,3})(?::(\d{2}))?$")
+_ISO_DURATION = re.compile(r"^PT(?=\d)(?:(\d{1,3})H)?(?:(\d{1,4})M)?(?:(\d{1,5})S)?$")
 
 
 def parse_duration(value: str) -> float:
-    """Return seconds of a ferry's ``duration`` (``hh:mm``, ``hh:mm:ss`` or minutes), else 0.
+    """Return seconds of a ferry's ``duration``, else 0.
+
+    ``hh:mm``, ``hh:mm:ss``, minutes, or ISO 8601 (Key:duration, OpenStreetMap wiki).
 
     Examples
     --------
-    >>> parse_duration("01:30"), parse_duration("20"), parse_duration("soon")
-    (5400.0, 1200.0, 0.0)
+    >>> parse_duration("01:30"), parse_duration("20"), parse_duration("PT1H5M")
+    (5400.0, 1200.0, 3900.0)
+    >>> parse_duration("soon")
+    0.0
     """
-    found = _DURATION.match(value.strip())
+    found = _DURATION.match(value.strip()) or _ISO_DURATION.match(value.strip())
     if not found:
         return 0.0
     hours, minutes, seconds = (int(part or 0) for part in found.groups())
@@ -399,9 +439,10 @@ def way_profile(
 
     Notes
     -----
-    Access: the most specific key decides (Key:access): for a car ``motorcar``,
-    ``motor_vehicle``, ``vehicle``, ``access``; on foot ``foot``, ``access``. ``destination``,
-    ``customers``, ``permissive`` and ``permit`` are open: a trip to or from the place is meant.
+    Access: the most specific key decides (Key:access), in each direction: for a car
+    ``motorcar``, ``motor_vehicle``, ``vehicle``, ``access``; on foot ``foot``, ``access``.
+    ``destination``, ``customers``, ``permissive`` and ``permit`` are open: a trip to or from the
+    place is meant.
 
     Examples
     --------
@@ -426,7 +467,7 @@ def way_profile(
         kmh = 10.0 if mode == "car" else WALK_KMH
     else:
         kmh = speeds[name]
-    if not allowed:
+    if not any(allowed):
         notes["no access"] += 1
         return None
     if mode == "car" and tags.get("area") == "yes":
@@ -438,11 +479,17 @@ def way_profile(
     if mode == "foot" and tags.get("motorroad") == "yes" and tags.get("foot") is None:
         notes["no access"] += 1
         return None
-    forward_open, backward_open = _directions(tags, mode, name, notes)
+    forward_open, backward_open = (
+        open_ and granted
+        for open_, granted in zip(_directions(tags, mode, name, notes), allowed, strict=True)
+    )
     if mode == "car" and not ferry:
         forward, backward = _car_speeds(tags, kmh, notes)
     else:
-        factor = FOOT_SURFACE.get(tags.get("surface", ""), 1.0) if mode == "foot" else 1.0
+        factor = 1.0
+        if mode == "foot":
+            surfaces = tags.get("surface", "").split(";")
+            factor = min(FOOT_SURFACE.get(value.strip(), 1.0) for value in surfaces)
         forward = backward = kmh * factor
     forward, backward = forward * forward_open, backward * backward_open
     if forward <= 0 and backward <= 0:
@@ -457,12 +504,16 @@ def _closed(value: str) -> bool:
     return all(part.strip() in _CLOSED for part in value.split(";"))
 
 
-def _access(tags: Mapping[str, str], mode: Mode) -> bool:
-    for key in _ACCESS_KEYS[mode]:
-        value = tags.get(key)
-        if value is not None:
-            return not _closed(value)
-    return True
+def _access(tags: Mapping[str, str], mode: Mode) -> tuple[bool, bool]:
+    """Return whether access is granted along and against the way: the most specific key decides."""
+    granted = []
+    for direction in ("forward", "backward"):
+        said = (
+            tags.get(key) for name in _ACCESS_KEYS[mode] for key in (f"{name}:{direction}", name)
+        )
+        value = next((v for v in said if v is not None), None)
+        granted.append(value is None or not _closed(value))
+    return granted[0], granted[1]
 
 
 def _directions(
@@ -472,7 +523,6 @@ def _directions(
     forward = backward = True
     if mode == "foot":
         value = tags.get("oneway:foot")
-        keys: tuple[str, ...] = ("foot",)
     else:
         value = next(
             (
@@ -482,7 +532,6 @@ def _directions(
             ),
             None,
         )
-        keys = ("motor_vehicle", "vehicle")
         implied = name == "motorway" or tags.get("junction") in ("roundabout", "circular")
         if value is None and implied:
             value = "yes"
@@ -495,11 +544,6 @@ def _directions(
         notes[
             f"oneway={value}" if value in ("reversible", "alternating") else "oneway not understood"
         ] += 1
-    for key in keys:
-        if _closed(tags.get(f"{key}:backward", "yes")):
-            backward = False
-        if _closed(tags.get(f"{key}:forward", "yes")):
-            forward = False
     return forward, backward
 
 
@@ -520,10 +564,12 @@ def _car_speeds(tags: Mapping[str, str], kmh: float, notes: Counter[str]) -> tup
         return None
 
     both = ("maxspeed", "zone:maxspeed", "maxspeed:type", "source:maxspeed", "zone:traffic")
+    caps = {"surface": SURFACE_KMH, "smoothness": SMOOTHNESS_KMH, "tracktype": TRACKTYPE_KMH}
+    # of several values the worst counts
     cap = min(
-        SURFACE_KMH.get(tags.get("surface", ""), float("inf")),
-        SMOOTHNESS_KMH.get(tags.get("smoothness", ""), float("inf")),
-        TRACKTYPE_KMH.get(tags.get("tracktype", ""), float("inf")),
+        table.get(value.strip(), float("inf"))
+        for key, table in caps.items()
+        for value in tags.get(key, "").split(";")
     )
     shared = limit_of(*both)
     results = []
@@ -552,5 +598,7 @@ def node_blocks(tags: Mapping[str, str], mode: Mode) -> bool:
         if value is not None:
             return _closed(value)
     if mode == "car":
-        return barrier not in _OPEN_TO_CARS
+        # rising and removable bollards let those through who may pass
+        sunk = barrier == "bollard" and tags.get("bollard") in ("rising", "removable")
+        return barrier not in _OPEN_TO_CARS and not sunk
     return barrier in _CLOSED_TO_FEET

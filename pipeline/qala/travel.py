@@ -1131,6 +1131,7 @@ def times_flow(
     *,
     id_column: str | None = None,
     friction: str | Path | xr.DataArray | None = None,
+    lang: str = "en",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Time every populated cell to its centres and write the result.
@@ -1148,12 +1149,15 @@ def times_flow(
         Limit of the pairs.
     out
         ``.csv`` or ``.parquet``: the long table origin, centre, seconds, by. ``.tif``: seconds
-        to the nearest centre. ``.gpkg``: layers ``nearest`` (cells as points) and
-        ``isochrones`` of 15 to 90 minutes.
+        to the nearest centre. ``.gpkg``: styled layers ``nearest`` (cells as points),
+        ``isochrones`` of 15 to 90 minutes, ``network`` (main roads with speeds), ``centres``
+        where they are points or polygons, and the table ``pairs``.
     id_column
         Column of the centres' ids.
     friction
         Raster of seconds per metre for cells that no road leads from; default: on foot straight.
+    lang
+        Language of titles and legends in a GeoPackage.
     progress
         Called with the number of steps done and in all.
 
@@ -1180,7 +1184,7 @@ def times_flow(
         graph, people, goals, max_minutes=max_minutes, fallback=surface,
         destination_id=id_column, progress=progress,
     )  # fmt: skip
-    _write(result, target, people, graph, goals, id_column)
+    _write(result, target, people, graph, goals, id_column, lang)
     return {**result.summary, "out": str(target)}
 
 
@@ -1229,6 +1233,7 @@ def _write(
     network: Network,
     goals: Any,
     id_column: str | None,
+    lang: str,
 ) -> None:
     """Write the kind of output the name asks for, whole or not at all."""
     kind = target.suffix.lower()
@@ -1239,14 +1244,15 @@ def _write(
         tags = {"notice": str(result.summary["notice"]), "units": "s"}
         write_raster(raster, target, tags={**tags, "content": "seconds to the nearest centre"})
         return
+    if kind == ".gpkg":
+        _write_layers(result, target, network, goals, id_column, lang)
+        return
     work = target.with_name(f".{target.stem}.{os.getpid()}-{uuid.uuid4().hex[:8]}{kind}")
     try:
         if kind == ".csv":
             result.pairs.to_csv(work, index=False, float_format="%.1f")
-        elif kind == ".parquet":
-            result.pairs.to_parquet(work, index=False)
         else:
-            _write_layers(result, work, network, goals, id_column)
+            result.pairs.to_parquet(work, index=False)
         work.replace(target)
     except OSError as error:
         raise InputError(
@@ -1257,9 +1263,19 @@ def _write(
 
 
 def _write_layers(
-    result: TravelTimes, work: Path, network: Network, goals: Any, id_column: str | None
+    result: TravelTimes,
+    target: Path,
+    network: Network,
+    goals: Any,
+    id_column: str | None,
+    lang: str,
 ) -> None:
+    """Write the styled layers."""
     import geopandas as gpd
+
+    from qala.area_products import layers_of_times, main_roads
+    from qala.export.geopackage import write_geopackage
+    from qala.messages import tr
 
     near = result.nearest
     points = gpd.GeoDataFrame(
@@ -1269,6 +1285,18 @@ def _write_layers(
         geometry=gpd.points_from_xy(near["lon"], near["lat"]),
         crs="EPSG:4326",
     )
-    points.to_file(work, layer="nearest", driver="GPKG")
     bands = isochrones(network, goals, merge=True, direction="to", id_column=id_column)
-    bands.to_file(work, layer="isochrones", driver="GPKG")
+    layers = layers_of_times(
+        points,
+        result.pairs.assign(by=result.pairs["by"].astype(str)),
+        goals if hasattr(goals, "geometry") else None,
+        bands,
+        main_roads(network)[0],
+        lang=lang,
+    )
+    metadata = {
+        "title": tr("times.title", lang),
+        "citation": str(result.summary["notice"]),
+        "provenance": {"summary": dict(result.summary), "network": dict(network.metadata)},
+    }
+    write_geopackage(target, layers, metadata=metadata, lang=lang)
