@@ -1,18 +1,11 @@
-"""The page of :mod:`qala.report`: one template of HTML, styles and the language switch."""
+"""The page of :mod:`qala.report`: one template of HTML, its styles and the language switch."""
 
 # ruff: noqa: E501  (lines of HTML)
 
 from __future__ import annotations
 
-PAGE = """<!DOCTYPE html>
-<html lang="{{ lang }}" data-lang="{{ lang }}">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<title>{{ plain_title }}</title>
-<style>
-:root { color-scheme: light; --ink: #1f2933; --muted: #5b6b7b; --line: #d9dfe5; --red: #c8102e; }
+#: styles of every page of the project; texts in a language stand in ``span[lang]``
+STYLE = """:root { color-scheme: light; --ink: #1f2933; --muted: #5b6b7b; --line: #d9dfe5; --red: #c8102e; }
 * { box-sizing: border-box; }
 body { margin: 0; color: var(--ink); background: #fff; font: 17px/1.5 system-ui, "Segoe UI", "Noto Sans", "DejaVu Sans", sans-serif; }
 main, header { max-width: 62rem; margin: 0 auto; padding: 0 1.1rem; }
@@ -53,7 +46,42 @@ footer { height: 3rem; }
   img, tr, .answer { break-inside: avoid; }
   .scroll { overflow: visible; }
 }
-</style>
+"""
+
+#: the buttons that choose a language; wants ``titles``, a JSON text of language to title
+SCRIPT = """(function () {
+  var titles = {{ titles|safe }}, root = document.documentElement;
+  function show(code) {
+    root.setAttribute("data-lang", code);
+    root.lang = code;
+    document.title = titles[code];
+    document.querySelectorAll("button[data-to]").forEach(function (b) {
+      b.setAttribute("aria-pressed", String(b.getAttribute("data-to") === code));
+    });
+  }
+  document.querySelectorAll("button[data-to]").forEach(function (b) {
+    b.addEventListener("click", function () {
+      show(b.getAttribute("data-to"));
+      try { history.replaceState(null, "", "#" + b.getAttribute("data-to")); } catch (e) { /* a file:// page of a strict browser */ }
+    });
+  });
+  var wanted = location.hash.slice(1);
+  if (titles.hasOwnProperty(wanted)) { show(wanted); }
+})();
+"""
+
+PAGE = (
+    """<!DOCTYPE html>
+<html lang="{{ lang }}" data-lang="{{ lang }}">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+<title>{{ plain_title }}</title>
+<style>
+"""
+    + STYLE
+    + """</style>
 </head>
 <body>
 <header>
@@ -152,26 +180,10 @@ footer { height: 3rem; }
 </main>
 <footer></footer>
 <script>
-(function () {
-  var titles = {{ titles|safe }}, root = document.documentElement;
-  function show(code) {
-    root.setAttribute("data-lang", code);
-    root.lang = code;
-    document.title = titles[code];
-    document.querySelectorAll("button[data-to]").forEach(function (b) {
-      b.setAttribute("aria-pressed", String(b.getAttribute("data-to") === code));
-    });
-  }
-  document.querySelectorAll("button[data-to]").forEach(function (b) {
-    b.addEventListener("click", function () {
-      show(b.getAttribute("data-to"));
-      try { history.replaceState(null, "", "#" + b.getAttribute("data-to")); } catch (e) { /* a file:// page of a strict browser */ }
-    });
-  });
-  var wanted = location.hash.slice(1);
-  if (titles.hasOwnProperty(wanted)) { show(wanted); }
-})();
-</script>
+"""
+    + SCRIPT
+    + """</script>
 </body>
 </html>
 """
+)

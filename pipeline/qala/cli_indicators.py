@@ -73,6 +73,9 @@ def indicators(
         Path | None, typer.Option(help="Official shares: unit, [epoch], urban_share or counts (2).")
     ] = None,
     figure: Annotated[Path | None, typer.Option(help="PNG of small maps.")] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="HTML page in Kazakh, Russian and English.")
+    ] = None,
     stop_metres: Annotated[
         float, typer.Option(min=1, rich_help_panel=_LIMITS, help="Walk to a stop.")
     ] = STOP_METRES,
@@ -126,8 +129,8 @@ def indicators(
             cells=cells or [], areas=areas, city=city, networks=network or [], osm=osm,
             points=points or [], zones=zones or [], official=official, layer=layer,
             units_crs=units_crs, repair=repair, nodata=nodata, built_unit=built_unit,
-            land_unit=land_unit, ruleset=ruleset, figure=figure, title=title, source=source,
-            synthetic=synthetic, lang=lang.value, progress=_Bar("indicators"),
+            land_unit=land_unit, ruleset=ruleset, figure=figure, page=page, title=title,
+            source=source, synthetic=synthetic, lang=lang.value, progress=_Bar("indicators"),
             stop_metres=stop_metres, high_metres=high_metres, open_metres=open_metres,
             min_growth=min_growth, spacing=spacing, catchments=catchments,
         )  # fmt: skip
@@ -145,10 +148,12 @@ def tell_indicators(found: Any, lang: str) -> None:
 
 def tell_table(table: Any, lang: str) -> None:
     """Print the rows of all units together from a long table."""
+    from qala.indicator_products import shown
+
     whole = table[table["zone_kind"] == "all"]
     for row in whole[whole["status"] == "computed"].itertuples():
         when = " ".join(str(v) for v in (row.since, row.epoch) if isinstance(v, str))
-        typer.echo(f"{row.title[:72]:<72} {when:<9} {_shown(row.value, row.unit, lang):>14}")
+        typer.echo(f"{row.title[:72]:<72} {when:<9} {shown(row.value, row.unit, lang):>14}")
     lost = whole[whole["status"] != "computed"]
     for note, rows in lost.groupby("note", sort=False):
         names = [
@@ -156,18 +161,6 @@ def tell_table(table: Any, lang: str) -> None:
             for name, epoch in zip(rows["indicator"], rows["epoch"], strict=True)
         ]
         typer.echo(f"{rows['status'].iloc[0]}: {', '.join(names)}: {note}")
-
-
-def _shown(value: float, unit: str, lang: str) -> str:
-    """Return a value with three digits that count, shares in percent."""
-    from math import floor, log10
-
-    from qala.figures import number, percent
-
-    if unit in ("share", "share/year"):
-        return percent(value, lang, digits=2 if unit == "share/year" else 1)
-    size = floor(log10(abs(value))) if value else 0
-    return number(value, lang, digits=min(max(2 - size, 0), 5))
 
 
 def register(app: typer.Typer) -> None:

@@ -545,7 +545,7 @@ class Served:
     Attributes
     ----------
     share
-        Share of a zone's people within :data:`EXTRACT_METRES` of it.
+        Share of a zone's people who live near it.
     kind
         ``extract`` or ``network``: what the share is of, a word a zone.
     """
@@ -578,7 +578,9 @@ class Served:
         )
 
 
-def served_by(zones: Zones, places: Places, lon: Floats, lat: Floats, kind: str) -> Served:
+def served_by(
+    zones: Zones, places: Places, lon: Floats, lat: Floats, kind: str, metres: float
+) -> Served:
     """Return which zones points of a source cover.
 
     Parameters
@@ -589,8 +591,10 @@ def served_by(zones: Zones, places: Places, lon: Floats, lat: Floats, kind: str)
         Points of all that the source maps, degrees.
     kind
         ``extract`` or ``network``.
+    metres
+        People farther from every point live outside.
     """
-    near = straight_metres(places.lon, places.lat, lon, lat) <= EXTRACT_METRES
+    near = straight_metres(places.lon, places.lat, lon, lat) <= metres
     weights = places.weights
     whole = zones.told(weights @ np.ones(near.size))
     inside = zones.told(weights @ near.astype(np.float64))
@@ -617,6 +621,18 @@ def _mapped_points(amenities: Amenities) -> tuple[Floats, Floats]:
     return at[:, 0], at[:, 1]
 
 
+def _road_points(network: Network) -> tuple[Floats, Floats]:
+    """Return points along the roads of a network, at most some kilometre apart."""
+    import shapely
+
+    drawn = np.column_stack([network.geometry_lon, network.geometry_lat]) * 1e-7
+    lines = shapely.from_ragged_array(
+        shapely.GeometryType.LINESTRING, drawn, (network.geometry_ptr,)
+    )
+    at = shapely.get_coordinates(shapely.segmentize(lines, 0.01))
+    return at[:, 0], at[:, 1]
+
+
 def _all_served(
     zones: Zones, places: Places, amenities: Amenities | None, networks: Mapping[str, Network]
 ) -> dict[str, Served]:
@@ -627,6 +643,8 @@ def _all_served(
     InputError
         Naming every source that lies elsewhere.
     """
+    from qala.travel import MAX_ACCESS_METRES
+
     found: dict[str, Served] = {}
     problems = Problems("indicators")
     named: list[tuple[str, str, str, Any, Any]] = [
@@ -636,7 +654,8 @@ def _all_served(
         name = amenities.source or "the extract"
         named.append(("osm", name, "extract", *_mapped_points(amenities)))
     for key, name, kind, lon, lat in named:
-        found[key] = served_by(zones, places, lon, lat, kind)
+        reach = MAX_ACCESS_METRES if kind == "network" else EXTRACT_METRES
+        found[key] = served_by(zones, places, lon, lat, kind, reach)
         if places.lon.size and lon.size and not found[key].share[0] > 0:
             there, here = (
                 f"{x.min():.3f} to {x.max():.3f} east, {y.min():.3f} to {y.max():.3f} north"

@@ -62,6 +62,7 @@ def indicators_flow(
     land_unit: Any = None,
     ruleset: str = "R2023A",
     figure: str | Path | None = None,
+    page: str | Path | None = None,
     title: str = "",
     source: str = "",
     synthetic: bool = False,
@@ -96,8 +97,9 @@ def indicators_flow(
         Table of official shares; see :func:`qala.rates.read_official`.
     nodata, built_unit, land_unit, ruleset
         As for :func:`qala.flows.cells_to_files`.
-    figure, title, source, synthetic
-        PNG of small maps, what stands above and below them, and the mark of invented data.
+    figure, page, title, source, synthetic
+        PNG of small maps, HTML page in three languages, what stands above and below them, and
+        the mark of invented data.
     lang
         Language of words.
     progress
@@ -120,7 +122,7 @@ def indicators_flow(
 
     target = Path(output)
     table = target.with_suffix(".csv")
-    named = [Path(p) for p in (target, table, *([figure] if figure else []))]
+    named = [Path(p) for p in (target, table, *(f for f in (figure, page) if f))]
     point_files, reach = _points_given(points)
     zone_files = _zones_given(zones)
     read = [
@@ -160,14 +162,42 @@ def indicators_flow(
     write_geopackage(target, layers_of_indicators(found, lang), metadata=metadata, lang=lang)
     write_csv(found, table, lang)
     files = [target, table]
+    heading = title or tr("indicator.map_title", lang)
     if figure is not None:
         files.append(
             map_indicators(
-                found, figure, title=title or tr("indicator.map_title", lang), lang=lang,
-                source=credit, synthetic=synthetic,
+                found, figure, title=heading, lang=lang, source=credit, synthetic=synthetic
             )
-        )  # fmt: skip
+        )
+    if page is not None:
+        files.append(
+            _page_with_maps(found, Path(page), title, notices, described(read), synthetic, lang)
+        )
     return found, files
+
+
+def _page_with_maps(
+    found: Indicators, page: Path, title: str, notices: Sequence[str],
+    inputs: list[dict[str, Any]], synthetic: bool, lang: str,
+) -> Path:  # fmt: skip
+    """Write the page with a map in each language."""
+    from tempfile import TemporaryDirectory
+
+    from qala.indicator_report import write_indicator_page
+
+    credit = list(dict.fromkeys(n for n in notices if n))
+    with TemporaryDirectory(prefix="qala-") as folder:
+        figures: dict[str, str | Path] = {}
+        for code in LANGUAGES:
+            words = tr("indicator.map_title", code)
+            figures[code] = map_indicators(
+                found, Path(folder) / f"map_{code}.png", lang=code, source="; ".join(credit),
+                title=f"{words}: {title}" if title else words, synthetic=synthetic,
+            )  # fmt: skip
+        return write_indicator_page(
+            found, page, title=title, figures=figures, sources=credit, inputs=inputs,
+            synthetic=synthetic, lang=lang,
+        )  # fmt: skip
 
 
 def described(files: Sequence[Any]) -> list[dict[str, Any]]:
@@ -505,15 +535,33 @@ def definitions_table() -> pd.DataFrame:
 
 def headline(found: Indicators, frame: gpd.GeoDataFrame) -> list[str]:
     """Return the columns of the wide table worth a map, most telling first."""
-    columns = [c for c in frame.columns if c not in ("zone", "name", "geometry")]
+    known = {*titles_of(found, "en")}
+    columns = [c for c in frame.columns if c in known]
     told = [c for c in columns if frame[c].notna().any()]
     first = [c for h in HEADLINES for c in told if c == h or c.startswith(f"{h}_")]
     return [*dict.fromkeys(first), *(c for c in told if c not in first)]
 
 
-def _unit_of(found: Indicators, column: str) -> str:
+def unit_of(found: Indicators, column: str) -> str:
+    """Return the unit of a column of the wide table."""
     rows = found.rows
     return str(rows.loc[column_names(rows) == column, "unit"].iloc[0])
+
+
+def shown(value: float, unit: str, lang: str = "en") -> str:
+    """Return a value with three digits that count, shares in percent; a dash where it is missing.
+
+    Examples
+    --------
+    >>> shown(0.4567, "share"), shown(0.00123, "km/km2"), shown(123456, "m2", "ru")
+    ('45.7%', '0.00123', '123\u202f456')
+    """
+    from qala.figures import number, percent
+
+    if unit in ("share", "share/year"):
+        return percent(value, lang, digits=2 if unit == "share/year" else 1)
+    size = int(np.floor(np.log10(abs(value)))) if value and np.isfinite(value) else 0
+    return number(value, lang, digits=min(max(2 - size, 0), 5))
 
 
 def _breaks(values: Any, unit: str) -> list[float]:
@@ -555,7 +603,7 @@ def _wide_style(found: Indicators, frame: gpd.GeoDataFrame, lang: str) -> str:
     if not order:
         return styles.outline(colour=(90, 90, 90), label=label)
     column = order[0]
-    unit = _unit_of(found, column)
+    unit = unit_of(found, column)
     breaks = _breaks(frame[column], unit)
     colours = styles.SHARE_COLOURS[: len(breaks) - 1]
     return styles.graduated(
@@ -658,18 +706,23 @@ def map_indicators(
     across = min(3, len(chosen))
     down = -(-len(chosen) // across)
     left, bottom, right, top = drawn.total_bounds
-    room = 0.03 * max(right - left, top - bottom)
+    room = 0.02 * max(right - left, top - bottom)
+    aspect = (right - left + 2 * room) / (top - bottom + 2 * room)
+    page_wide, page_high = figures.SIZE
+    wide, high = 0.95 / across, 0.83 / down
+    # the map as large as it fits, the legend right beside it
+    tall = min(high * 0.8, wide * 0.66 * page_wide / aspect / page_high)
+    broad = tall * page_high * aspect / page_wide
     with figures._page(title, lang, source, synthetic, subtitle) as figure:
-        width, height = 0.95 / across, 0.83 / down
         for number, column in enumerate(chosen):
             row, place = divmod(number, across)
-            x, y = 0.03 + place * width, 0.05 + (down - 1 - row) * height
-            axes = figure.add_axes((x, y + 0.01, width * 0.66, height * 0.82))
+            x, y = 0.035 + place * wide, 0.05 + (down - 1 - row) * high
+            axes = figure.add_axes((x, y + high * 0.82 - tall, broad, tall))
             axes.set_axis_off()
             axes.set_aspect("equal")
             axes.set_xlim(left - room, right + room)
             axes.set_ylim(bottom - room, top + room)
-            unit = _unit_of(found, column)
+            unit = unit_of(found, column)
             values = drawn[column].to_numpy(dtype=np.float64)
             breaks = _breaks(values, unit)
             index = np.clip(np.digitize(values, breaks) - 1, 0, len(breaks) - 2)
@@ -687,12 +740,12 @@ def map_indicators(
                 text = tr("indicator.no_map", lang)
                 handles.append(Patch(facecolor=missing, edgecolor="#6b7785", label=text))
             figure.legend(
-                handles=handles, loc="center left", frameon=False, fontsize=8.5,
-                bbox_to_anchor=(x + width * 0.655, y + height * 0.42), handlelength=1.1,
+                handles=handles, loc="upper left", frameon=False, fontsize=8.5,
+                bbox_to_anchor=(x + broad, y + high * 0.8), handlelength=1.1,
                 handleheight=1.0, labelspacing=0.35,
             )  # fmt: skip
             figure.text(
-                x, y + height * 0.93, figures._wrapped(words[column], int(62 / across * 1.15)),
-                size=10.5, weight="bold", va="center",
+                x, y + high * 0.86, figures._wrapped(words[column], int(wide * page_wide / 0.105)),
+                size=10.5, weight="bold", va="bottom",
             )  # fmt: skip
         return figures._save(figure, path)

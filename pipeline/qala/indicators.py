@@ -293,8 +293,9 @@ def _result(job: Job, limits: Mapping[str, float]) -> Indicators:
 
     def frame(kind: str, layer: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
         chosen = zones.kind == kind
+        names = {str(c): layer[c].to_numpy() for c in layer.columns if str(c).startswith("name_")}
         return gpd.GeoDataFrame(
-            {"zone": zones.id[chosen], "name": zones.name[chosen]},
+            {"zone": zones.id[chosen], "name": zones.name[chosen], **names},
             geometry=np.asarray(layer.geometry.array, dtype=object), crs=layer.crs,
         )  # fmt: skip
 
