@@ -165,3 +165,17 @@ def _drawn(path: Path) -> set[str]:
         if any(tags.get(k, "no") != "no" for k in ("building", "building:part")):
             out.add(f"way/{way.get('id')}")
     return out
+
+
+def test_a_city_across_180_degrees_east_keeps_its_size(tmp_path: Path) -> None:
+    osm = Extract(lon=179.9995, lat=-16.8)
+    for i in range(30):
+        osm.box(1 + i, (i % 6) * 2, (i // 6) * 2, height="9")
+    out = tmp_path / "twin"
+    city_flow(osm.write(tmp_path / "x.osm"), out, date="2026-01-01")
+    check_twin(out)
+    table = gpd.read_file(out / "city.gpkg", layer="footprints")
+    assert table.crs.to_epsg() in (32701, 32760)
+    west, south, east, north = table.total_bounds
+    assert east - west < 400
+    assert north - south < 400

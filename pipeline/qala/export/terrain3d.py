@@ -70,8 +70,11 @@ def write_terrain_tiles(
     data = _glb(place, relief.triangles, texture_places(relief), picture)
     replace_file(where / "terrain.glb", data)
     edge = 1e-8  # single precision moves a corner by some millimetres
+    west, east = float(lon.min()) - edge, float(lon.max()) + edge
+    if east - west > np.pi:  # across 180° east
+        west, east = -np.pi, np.pi
     region = [
-        float(lon.min()) - edge, float(lat.min()) - edge, float(lon.max()) + edge,
+        west, float(lat.min()) - edge, east,
         float(lat.max()) + edge, float(height.min()) - 0.02, float(height.max()) + 0.02,
     ]  # fmt: skip
     tileset = {

@@ -731,12 +731,15 @@ def _frames(boxes: Array, crs: Any) -> list[_Frame]:
     wide = hair / np.cos(lat).min(axis=1)
     out: list[_Frame] = []
     for k in range(len(boxes)):
+        # across 180° east a region goes round the Earth: children then lie in it all the same
+        around = bool(np.ptp(lon[k]) > np.pi)
+        east = lon[k] % (2 * np.pi) if around else lon[k]
+        sides = (-np.pi, np.pi) if around else (lon[k].min() - wide[k], lon[k].max() + wide[k])
         region = [
-            float(lon[k].min() - wide[k]), float(lat[k].min() - hair[k]),
-            float(lon[k].max() + wide[k]), float(lat[k].max() + hair[k]),
-            float(boxes[k, 4]) - 0.01, float(boxes[k, 5]) + 0.01,
+            float(sides[0]), float(lat[k].min() - hair[k]), float(sides[1]),
+            float(lat[k].max() + hair[k]), float(boxes[k, 4]) - 0.01, float(boxes[k, 5]) + 0.01,
         ]  # fmt: skip
-        matrix = enu((region[0] + region[2]) / 2, (region[1] + region[3]) / 2, region[4])
+        matrix = enu((east.min() + east.max()) / 2, (region[1] + region[3]) / 2, region[4])
         turn = matrix[:3, :3]
         ground = (ecef(lon[k], lat[k], np.zeros(len(points))) - matrix[:3, 3]) @ turn
         up = np.column_stack([
