@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qala.city.heights import ASSUMPTIONS, assign_heights, type_levels
+from qala.city.heights import ASSUMPTIONS, WITHOUT_WALLS, assign_heights, type_levels
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -465,8 +465,8 @@ def floor_area(table: pd.DataFrame) -> np.ndarray[Any, Any]:
     """Return the floor area above ground, m²: footprint × levels.
 
     Levels are those tagged less ``building:min_level``; where none are tagged, the
-    whole levels of 3.0 m that fit under the eaves, at least one. Buildings that
-    have parts carry none: their parts do.
+    whole levels of 3.0 m that fit under the eaves, at least one. Roofs without walls
+    have none. Buildings that have parts carry none: their parts do.
     """
     per_level = ASSUMPTIONS["level_height"].value
     walls = table["height"] - table["min_height"] - table["roof_height"]
@@ -476,4 +476,5 @@ def floor_area(table: pd.DataFrame) -> np.ndarray[Any, Any]:
     tagged = (table["levels"] - table["min_level"]).to_numpy(float)
     levels = np.where(tagged > 0, tagged, fitting)
     area = table["footprint_area"].to_numpy(float) * levels
+    area[table["kind"].isin(WITHOUT_WALLS).to_numpy()] = 0.0
     return np.asarray(np.where(table["whole"], np.nan, area))

@@ -48,6 +48,8 @@ ASSUMPTIONS: dict[str, Assumption] = {
                              "floors, CTBUH)"),
     "foot": Assumption(0.3048, "m", "international foot, exact"),
     "inch": Assumption(0.0254, "m", "international inch, exact"),
+    "open_roof": Assumption(0.3, "m", "thickness of a roof without walls (building=roof, carport); "
+                            "project assumption"),
     "neighbour_distance": Assumption(300.0, "m", "project assumption: same quarter"),
     "neighbour_count": Assumption(8.0, "buildings", "project assumption: nearest of the same type"),
     "neighbour_least": Assumption(3.0, "buildings", "fewest that give a median with a spread"),
@@ -73,6 +75,8 @@ TYPE_LEVELS: dict[str, float] = {
     "industrial": 2.0, "warehouse": 2.0, "commercial": 2.0, "mosque": 3.0, "church": 3.0,
     "cathedral": 5.0, "chapel": 2.0,
 }  # fmt: skip
+#: buildings that are a roof on posts: no walls, no floors
+WITHOUT_WALLS = ("roof", "carport")
 #: levels where the type says nothing (``building=yes``)
 DEFAULT_LEVELS = 2.0
 
@@ -392,6 +396,11 @@ def assign_heights(
          f"{height[i]:g} m") for i in np.flatnonzero(tagged)
     )  # fmt: skip
     roof_height = np.where(too_high, (height - min_height) / 2, roof_height)
+    # a roof on posts begins under itself, where no tag says otherwise
+    slab = np.where(shape == "flat", 0.0, np.nan_to_num(roof_height))
+    slab += ASSUMPTIONS["open_roof"].value
+    posts = buildings["kind"].isin(WITHOUT_WALLS).to_numpy() & (min_height == 0) & (slab < height)
+    min_height = np.where(posts, height - slab, min_height)
     out = buildings.assign(
         height=np.round(height, 3),
         height_source=source.astype(str),
