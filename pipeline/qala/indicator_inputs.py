@@ -648,7 +648,8 @@ def _all_served(
     found: dict[str, Served] = {}
     problems = Problems("indicators")
     named: list[tuple[str, str, str, Any, Any]] = [
-        (mode, f"the {mode} network", "network", net.lon, net.lat) for mode, net in networks.items()
+        (mode, f"the {mode} network", "network", *_road_points(net))
+        for mode, net in networks.items()
     ]
     if amenities is not None:
         name = amenities.source or "the extract"

@@ -162,7 +162,8 @@ def indicators_flow(
     write_geopackage(target, layers_of_indicators(found, lang), metadata=metadata, lang=lang)
     write_csv(found, table, lang)
     files = [target, table]
-    heading = title or tr("indicator.map_title", lang)
+    words = tr("indicator.map_title", lang)
+    heading = f"{words}: {title}" if title else words
     if figure is not None:
         files.append(
             map_indicators(
