@@ -24,14 +24,21 @@ import pytest
 import rasterio
 import xarray as xr
 from odc.geo.xr import xr_coords
-from shapely.geometry import Point, box
+from shapely.geometry import MultiPolygon, Point, box
 
+from qala.areas import areas_flow
+from qala.city.demo import write_synthetic_turkistan
+from qala.city.styles import HEIGHT_BREAKS, HEIGHT_COLOURS
+from qala.city.twin import build_twin, write_gpkg
 from qala.errors import InputError
 from qala.export.arrangement import arrange
 from qala.export.geopackage import Layer, cells_to_polygons, write_geopackage
 from qala.export.project import PROJECT, embed_project, nice_scale
+from qala.export.styles import (
+    categorised,
+)
 from qala.grid import ghsl_geobox
-from qala.messages import LANGUAGES, tr
+from qala.messages import LANGUAGES, in_languages, tr
 from qala.rules import COLOURS
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -200,6 +207,90 @@ def test_what_cannot_be_a_map_is_refused(tmp_path: Path):
     with pytest.raises(InputError, match="language 'de'"):
         embed_project(table, lang="de")
     assert digest(table) == before
+
+
+def test_a_region_across_the_antimeridian_is_one_map(tmp_path: Path):
+    parts = [box(179, -18, 180, -17), box(-180, -18, -179, -17)]
+    data = gpd.GeoDataFrame({"a": [1, 2]}, geometry=parts, crs=4326)
+    path = write_geopackage(tmp_path / "x.gpkg", {"areas": Layer(data)}, timestamp=NOON)
+    seen = {c.tag: float(c.text or 0) for c in project_of(path).find("mapcanvas/extent")}
+    assert seen["xmax"] - seen["xmin"] < 500_000
+
+
+def test_a_crs_tied_to_nothing_is_the_map_s_own(tmp_path: Path):
+    local = pyproj.CRS.from_wkt('LOCAL_CS["site",UNIT["metre",1],AXIS["x",EAST],AXIS["y",NORTH]]')
+    data = gpd.GeoDataFrame({"a": [1]}, geometry=[box(0, 0, 90, 50)], crs=local)
+    path = write_geopackage(tmp_path / "x.gpkg", {"areas": Layer(data)}, timestamp=NOON)
+    root = project_of(path)
+    assert "site" in (root.findtext("projectCrs/spatialrefsys/wkt") or "")
+    seen = {c.tag: float(c.text or 0) for c in root.find("mapcanvas/extent")}
+    assert seen["xmin"] < 0
+    assert seen["xmax"] > 90
+
+
+def test_every_geopackage_with_features_holds_a_project(tmp_path: Path):
+    told = {"title": "Ауыл", "licence": "CC BY 4.0", "citation": "doi:1", "synthetic": True}
+    path = write_geopackage(tmp_path / "a.gpkg", layers(), metadata=told, timestamp=NOON)
+    texts = {e.get("id"): e.get("labelText") for e in project_of(path).iter("LayoutItem")}
+    assert texts["title"] == "Ауыл"
+    assert "CC BY 4.0; doi:1" in (texts["sources"] or "")
+    assert texts["synthetic"] == tr("qgis.synthetic", "en")
+    named = write_geopackage(
+        tmp_path / "b.gpkg", layers(), metadata={**told, "sources": ["Statbel"]}, timestamp=NOON
+    )
+    texts = {e.get("id"): e.get("labelText") for e in project_of(named).iter("LayoutItem")}
+    assert "Statbel" in (texts["sources"] or "")
+    assert "CC BY" not in (texts["sources"] or "")
+    # a project that names another file would open nothing
+    assert {e.text.split("|")[0] for e in project_of(named).iter("datasource")} == {"./b.gpkg"}
+    table = write_geopackage(tmp_path / "t.gpkg", {"t": Layer(pd.DataFrame({"a": [1]}))})
+    with closing(sqlite3.connect(table)) as db:
+        names = {r[0] for r in db.execute("SELECT name FROM sqlite_master")}
+    assert "qgis_projects" not in names
+
+
+def test_the_file_holds_a_project_in_each_language(tmp_path: Path):
+    titles = in_languages("layer.units")
+    units = layers()["units"].data
+    given = {
+        "units": Layer(units, titles, style="units"),
+        "own": Layer(
+            units, {k: f"{k} 1" for k in LANGUAGES},
+            style={k: categorised("unit", [("а", k, (1, 2, 3))]) for k in LANGUAGES},
+        ),
+    }  # fmt: skip
+    path = write_geopackage(tmp_path / "x.gpkg", given, lang="ru", timestamp=NOON)
+    with closing(sqlite3.connect(path)) as db:
+        rows = dict(db.execute("SELECT name, content FROM qgis_projects"))
+        default = db.execute(
+            "SELECT styleName, styleQML FROM layer_styles"
+            " WHERE f_table_name = 'own' AND useAsDefault"
+        ).fetchall()
+        title = db.execute(
+            "SELECT identifier FROM gpkg_contents WHERE table_name = 'units'"
+        ).fetchone()
+    assert title == (titles["ru"],)
+    assert [n for n, _ in default] == ["Русский"]
+    assert 'label="ru"' in default[0][1]
+    assert set(rows) == {"qala", "qala English", "qala Қазақша"}
+    for name, code in (("qala", "ru"), ("qala English", "en"), ("qala Қазақша", "kk")):
+        archive = zipfile.ZipFile(io.BytesIO(bytes.fromhex(rows[name])))
+        root = ET.fromstring(archive.read("qala.qgs").decode().split("\n", 1)[1])
+        named = {e.get("name") for e in root.iter("layer-tree-layer")}
+        assert named == {titles[code], f"{code} 1"}
+        legend = {e.get("label") for e in root.iter("category")}
+        assert {code, tr("unit.30", code)} <= legend
+        assert root.find("Layouts/Layout").get("name") == tr("qgis.layout", code)
+
+
+def test_no_style_names_a_font(tmp_path: Path):
+    path = write_geopackage(tmp_path / "x.gpkg", layers(), timestamp=NOON)
+    with closing(sqlite3.connect(path)) as db:
+        styles = [r[0] for r in db.execute("SELECT styleQML FROM layer_styles")]
+    assert styles
+    # QGIS warns of fonts a machine lacks; without a name it takes its own
+    assert not [s for s in styles if "fontFamily" in s]
+    assert not [e for e in project_of(path).iter() if e.get("fontFamily")]
 
 
 def test_points_and_a_file_without_styles(tmp_path: Path):
@@ -379,3 +470,80 @@ def test_qgis_opens_it_after_the_folder_moved(file: Path, tmp_path: Path):
     found = qgis(SCRIPT, str(moved / file.name), str(tmp_path), home=tmp_path)
     assert found["broken"] == []
     assert found["paths"] == [str(moved / file.name)]
+
+
+def keep(picture: Path, name: str) -> None:
+    """Keep a picture for the documentation, where that is asked for."""
+    folder = os.environ.get("QALA_QGIS_PICTURES")
+    if folder:
+        shutil.copy(picture, Path(folder) / name)
+
+
+def a_roof(solid: MultiPolygon) -> Point:
+    """Return a point inside the largest roof of a building, off its edges."""
+    top = max(p.exterior.coords[0][2] for p in solid.geoms)
+    low = min(p.exterior.coords[0][2] for p in solid.geoms)
+    roofs = [p for p in solid.geoms if min(c[2] for c in p.exterior.coords) > (top + low) / 3]
+    return max(roofs, key=lambda p: p.area).representative_point()
+
+
+def test_a_city_opens_with_its_heights_and_in_3d(tmp_path: Path):
+    extract = tmp_path / "small.osm.pbf"
+    write_synthetic_turkistan(extract, buildings=300)
+    twin = build_twin(extract, date="2026-01-01", synthetic=True)
+    path = write_gpkg(twin, tmp_path / "city.gpkg", lang="kk")
+    table = twin.buildings
+    simple = table[table["parent"].isna() & ~table["id"].isin(table["parent"])]
+    simple = simple.sort_values("height").iloc[[0, len(simple) // 2, -1]]
+    solids = gpd.read_file(path, layer="buildings").set_index("id").geometry
+    middle = [a_roof(solids[name]) for name in simple["id"]]
+    found = qgis(
+        SCRIPT, str(path), str(tmp_path), *(f"{p.x:.3f},{p.y:.3f}" for p in middle), home=tmp_path
+    )
+    assert found["read"] is True
+    assert found["broken"] == []
+    assert found["warnings"] == []
+    assert found["3d"] == [tr("city.layer.buildings", "kk")]
+    of_height = np.searchsorted(HEIGHT_BREAKS, simple["height"].to_numpy(), side="right") - 1
+    expected = [list(HEIGHT_COLOURS[i]) for i in of_height]
+    assert len(set(of_height)) > 1
+    assert found["near colours"] == expected
+    shown = found["shown"]
+    assert isinstance(shown, list)
+    order = [tr(f"city.layer.{n}", "kk") for n in ("buildings", "streets", "networks", "green")]
+    assert [n for n in shown if n in order] == order
+    texts = found["texts"]
+    assert isinstance(texts, dict)
+    assert "SYNTHETIC" in texts["sources"] or "OpenStreetMap" in texts["sources"]
+    items = found["items"]
+    assert isinstance(items, list)
+    assert "synthetic" in items
+    keep(tmp_path / "qgis-layout.png", "qgis-city-layout.png")
+
+
+def test_functional_areas_open_with_cores_and_zones(tmp_path: Path):
+    sample = Path(__file__).parents[1] / "data/sample"
+    path = tmp_path / "areas.gpkg"
+    areas_flow(
+        population=sample / "GHS_POP_E2023_SYNTHETIC_54009_1000.tif", units=sample / "units.gpkg",
+        id="unit", distance=True, out=path, lang="ru", source="Границы: OpenStreetMap, ODbL 1.0",
+    )  # fmt: skip
+    units = gpd.read_file(path, layer="membership").to_crs("EPSG:32642")
+    places = [
+        units.geometry[units["role"] == role].iloc[0].representative_point()
+        for role in ("core", "outside")
+    ]
+    before = digest(path)
+    found = qgis(
+        SCRIPT, str(path), str(tmp_path), *(f"{p.x:.3f},{p.y:.3f}" for p in places), home=tmp_path
+    )
+    assert found["broken"] == []
+    assert found["warnings"] == []
+    assert found["crs"] == "EPSG:32642"
+    assert found["near colours"] == [[196, 30, 58], [238, 238, 230]]
+    assert found["title"] == tr("areas.legend_estimated", "ru")
+    texts = found["texts"]
+    assert isinstance(texts, dict)
+    assert "ODbL" in texts["sources"]
+    assert digest(path) == before
+    keep(tmp_path / "qgis-layout.png", "qgis-areas-layout.png")

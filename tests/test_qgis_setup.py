@@ -248,6 +248,20 @@ def test_a_profile_that_is_not_there_is_told_with_those_that_are(tmp_path: Path)
     assert install.find_profile(tmp_path / "profiles", "work") == tmp_path / "profiles/work"
 
 
+def test_the_newest_qgis_that_was_started_is_served(tmp_path, monkeypatch):
+    monkeypatch.delenv("QGIS_CUSTOM_CONFIG_PATH", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setattr(environment.sys, "platform", "linux")
+    three, four = (tmp_path / f"QGIS/QGIS{n}/profiles/default" for n in (3, 4))
+    assert install.find_profile(create=True) == three
+    assert install.settings_file(three).name == "QGIS3.ini"
+    four.mkdir(parents=True)
+    assert install.find_profile() == four
+    done = install.install(four, "python")
+    assert "qala=true" in (four / "QGIS/QGIS4.ini").read_text()
+    assert done.profile == four
+
+
 def test_setup_by_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     app = typer.Typer()
     app.callback()(lambda: None)

@@ -13,9 +13,11 @@ from qala.commuting import Calibration
 from qala.errors import InputError
 from qala.fua import Areas
 from qala.fua_reports import desire_lines
-from qala.messages import tr
+from qala.messages import LANGUAGES, in_languages, tr
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import geopandas as gpd
     import pandas as pd
 
@@ -283,9 +285,10 @@ def layers_of(
     isochrones: gpd.GeoDataFrame | None = None,
     roads: gpd.GeoDataFrame | None = None,
     outlines: gpd.GeoDataFrame | None = None,
-    lang: str = "en",
 ) -> dict[str, Any]:
     """Return the layers of a GeoPackage: areas, cores, zones, membership, flows and tables.
+
+    Titles and legends are in every language.
 
     Parameters
     ----------
@@ -309,8 +312,6 @@ def layers_of(
         From :func:`main_roads`.
     outlines
         Cells of a cell-wise estimate.
-    lang
-        Language of titles and legends.
 
     Returns
     -------
@@ -329,29 +330,22 @@ def layers_of(
     names = [c for c in units.columns if str(c).startswith("name") and c not in shown.columns]
     for position, column in enumerate(names):
         shown.insert(1 + position, column, units[column].to_numpy())
-    words = styles.names(shown.columns, lang)
-    roles = [
-        ("core", tr("role.core", lang), (196, 30, 58)),
-        ("zone", tr("role.zone", lang), (247, 182, 148)),
-        ("outside", tr("role.outside", lang), (238, 238, 230)),
-    ]
-    grey = (120, 120, 120)
     layers = {
         "areas": Layer(
-            areas.areas, tr("areas.layer_areas", lang),
+            areas.areas, in_languages("areas.layer_areas"),
             style=styles.outline(colour=(31, 41, 51), stroke_mm=0.7, label='"name"'),
         ),
         "cores": Layer(
-            areas.cores, tr("areas.layer_cores", lang),
+            areas.cores, in_languages("areas.layer_cores"),
             style=styles.outline(colour=(120, 0, 20), fill=(196, 30, 58), stroke_mm=0.3),
         ),
         "zones": Layer(
-            areas.zones, tr("areas.layer_zones", lang),
+            areas.zones, in_languages("areas.layer_zones"),
             style=styles.outline(colour=(200, 120, 90), fill=(247, 182, 148), stroke_mm=0.3),
         ),
         "membership": Layer(
-            shown, tr("areas.layer_membership", lang),
-            style=styles.categorised("role", roles, stroke=grey, stroke_mm=0.15, aliases=words),
+            shown, in_languages("areas.layer_membership"),
+            style={k: _role_style(shown.columns, k) for k in LANGUAGES},
         ),
     }  # fmt: skip
     if areas.flows is not None:
@@ -361,21 +355,22 @@ def layers_of(
         if len(lines):
             key = "areas.layer_flows_estimated" if areas.flows.estimated else "areas.layer_flows"
             layers["flows"] = Layer(
-                lines, tr(key, lang), style=styles.outline(
+                lines, in_languages(key), style=styles.outline(
                     colour=(60, 90, 160), geometry="LineString", stroke_mm=0.3, opacity=0.6
                 ),
             )  # fmt: skip
     if outlines is not None and len(outlines):
         layers["cellwise"] = Layer(
-            outlines, tr("areas.layer_cellwise", lang),
+            outlines, in_languages("areas.layer_cellwise"),
             style=styles.outline(colour=(90, 60, 140), fill=(200, 185, 225), opacity=0.7),
         )  # fmt: skip
     if roads is not None and len(roads):
-        layers |= layer_of_roads(roads, lang)
+        layers |= layer_of_roads(roads)
     if isochrones is not None and len(isochrones):
         layers["isochrones"] = Layer(
-            isochrones, tr("areas.layer_isochrones", lang), style=_minutes_style(isochrones, lang)
-        )
+            isochrones, in_languages("areas.layer_isochrones"),
+            style={k: _minutes_style(isochrones, k) for k in LANGUAGES},
+        )  # fmt: skip
     tables: dict[str, tuple[pd.DataFrame | None, str]] = {
         "cities": (areas.cities, "areas.layer_cities"),
         "merges": (areas.merges, "areas.layer_merges"),
@@ -389,8 +384,22 @@ def layers_of(
         tables["calibration"] = (pd.DataFrame({"result": lines_of}), "areas.layer_calibration")
     for name, (table, key) in tables.items():
         if table is not None and len(table):
-            layers[name] = Layer(table, tr(key, lang), style="table")
+            layers[name] = Layer(table, in_languages(key), style="table")
     return layers
+
+
+def _role_style(columns: Iterable[str], lang: str) -> str:
+    """Return a style by the role of a unit."""
+    from qala.export import styles
+
+    roles = [
+        ("core", tr("role.core", lang), (196, 30, 58)),
+        ("zone", tr("role.zone", lang), (247, 182, 148)),
+        ("outside", tr("role.outside", lang), (238, 238, 230)),
+    ]
+    return styles.categorised(
+        "role", roles, stroke=(120, 120, 120), stroke_mm=0.15, aliases=styles.names(columns, lang)
+    )
 
 
 def _minutes_style(isochrones: gpd.GeoDataFrame, lang: str) -> str:
@@ -423,10 +432,8 @@ def layers_of_times(
     centres: gpd.GeoDataFrame | None,
     isochrones: gpd.GeoDataFrame,
     roads: gpd.GeoDataFrame,
-    *,
-    lang: str = "en",
 ) -> dict[str, Any]:
-    """Return the layers of a GeoPackage of travel times.
+    """Return the layers of a GeoPackage of travel times, titles and legends in every language.
 
     Parameters
     ----------
@@ -440,8 +447,6 @@ def layers_of_times(
         Bands with ``minutes``.
     roads
         From :func:`main_roads`.
-    lang
-        Language of titles and legends.
 
     Returns
     -------
@@ -451,36 +456,52 @@ def layers_of_times(
     from qala.export import styles
     from qala.export.geopackage import Layer
 
-    breaks = (*_MINUTES, max(1.01 * _MINUTES[-1], float(nearest["minutes"].max())))
-    labels = [tr("areas.minutes", lang, minutes=b) for b in _MINUTES[1:]]
-    labels.append(tr("times.over", lang, minutes=_MINUTES[-1]))
-    words = {"centre": tr("times.centre", lang)}
-    near = styles.graduated(
-        "minutes", breaks, _BANDS, labels, geometry="Point", stroke=None,
-        missing=tr("times.unreached", lang),
-        aliases={**styles.names(nearest.columns, lang), **words},
-    )  # fmt: skip
+    words = {k: {"centre": tr("times.centre", k)} for k in LANGUAGES}
     layers = {}
     if centres is not None:
         kind = "Point" if centres.geom_type.iloc[0] == "Point" else "Polygon"
         layers["centres"] = Layer(
-            centres, tr("times.layer_centres", lang),
+            centres, in_languages("times.layer_centres"),
             style=styles.outline(colour=(196, 30, 58), geometry=kind),
         )  # fmt: skip
-    layers["nearest"] = Layer(nearest, tr("times.layer_nearest", lang), style=near)
-    layers |= layer_of_roads(roads, lang)
+    layers["nearest"] = Layer(
+        nearest, in_languages("times.layer_nearest"),
+        style={k: _near_style(nearest, k, words[k]) for k in LANGUAGES},
+    )  # fmt: skip
+    layers |= layer_of_roads(roads)
     layers["isochrones"] = Layer(
-        isochrones, tr("times.layer_isochrones", lang), style=_minutes_style(isochrones, lang)
-    )
-    layers["pairs"] = Layer(pairs, tr("times.layer_pairs", lang), style="table", aliases=words)
+        isochrones, in_languages("times.layer_isochrones"),
+        style={k: _minutes_style(isochrones, k) for k in LANGUAGES},
+    )  # fmt: skip
+    layers["pairs"] = Layer(
+        pairs, in_languages("times.layer_pairs"),
+        style={
+            k: styles.table({**styles.names(pairs.columns, k), **words[k]}) for k in LANGUAGES
+        },
+    )  # fmt: skip
     return layers
 
 
-def layer_of_roads(roads: gpd.GeoDataFrame, lang: str = "en") -> dict[str, Any]:
+def _near_style(nearest: gpd.GeoDataFrame, lang: str, words: dict[str, str]) -> str:
+    """Return a style of places by minutes to their centre, the nearest darkest."""
+    from qala.export import styles
+
+    breaks = (*_MINUTES, max(1.01 * _MINUTES[-1], float(nearest["minutes"].max())))
+    labels = [tr("areas.minutes", lang, minutes=b) for b in _MINUTES[1:]]
+    labels.append(tr("times.over", lang, minutes=_MINUTES[-1]))
+    return styles.graduated(
+        "minutes", breaks, _BANDS, labels, geometry="Point", stroke=None,
+        missing=tr("times.unreached", lang),
+        aliases={**styles.names(nearest.columns, lang), **words},
+    )  # fmt: skip
+
+
+def layer_of_roads(roads: gpd.GeoDataFrame) -> dict[str, Any]:
     """Return the roads of :func:`main_roads` as the one layer of a GeoPackage."""
     from qala.export.geopackage import Layer
 
-    return {"network": Layer(roads, tr("areas.layer_network", lang), style=_speed_style(lang))}
+    style: dict[str, str] = {k: _speed_style(k) for k in LANGUAGES}
+    return {"network": Layer(roads, in_languages("areas.layer_network"), style=style)}
 
 
 def main_roads(network: Network, *, most: int = MOST_ROADS) -> tuple[gpd.GeoDataFrame, str]:

@@ -559,7 +559,7 @@ def areas_flow(
         "citation": source,
         "provenance": {"settings": dict(result.settings), "counts": dict(result.counts)},
     }
-    layers = layers_of_delineated(found, minimum_flow=minimum_flow, lang=lang)
+    layers = layers_of_delineated(found, minimum_flow=minimum_flow)
     write_geopackage(out, layers, metadata=metadata, lang=lang)
     if figure is not None:
         map_areas(
@@ -579,14 +579,12 @@ def areas_flow(
     }
 
 
-def layers_of_delineated(
-    found: Delineated, *, minimum_flow: float = 100.0, lang: str = "en"
-) -> dict[str, Any]:
+def layers_of_delineated(found: Delineated, *, minimum_flow: float = 100.0) -> dict[str, Any]:
     """Return the layers of a GeoPackage; see :func:`qala.area_products.layers_of`."""
     return layers_of(
         found.areas, found.units, id=found.id, points=found.points, minimum_flow=minimum_flow,
         rates=found.rates, calibration=found.calibration, isochrones=found.isochrones,
-        roads=found.roads, outlines=found.outlines, lang=lang,
+        roads=found.roads, outlines=found.outlines,
     )  # fmt: skip
 
 
@@ -681,7 +679,7 @@ def areas_recipe(
             "provenance": {"parameters": recorder.parameters, "inputs": recorder.inputs},
             "synthetic": workflow.synthetic,
         }
-        layers = layers_of_delineated(found, minimum_flow=step.minimum_flow, lang=lang)
+        layers = layers_of_delineated(found, minimum_flow=step.minimum_flow)
         files.append(write_geopackage(stage / "areas.gpkg", layers, metadata=metadata, lang=lang))
         if found.labels is not None:
             tags = {"SYNTHETIC": "yes"} if workflow.synthetic else {}

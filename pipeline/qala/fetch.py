@@ -33,6 +33,7 @@ from urllib.request import url2pathname
 
 from qala.catalog import Asset, Box, safe_url
 from qala.errors import InputError, Problems, QalaError, TemporaryError
+from qala.locks import lock
 from qala.provenance import write_json
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ Progress = Callable[[int, int | None], None]
 
 #: what a break costs at the most
 _PIECE = 1 << 16
+#: Windows follows links in a cache as anywhere
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _SPARE_BYTES = 64 << 20
 _MAX_REDIRECTS = 5
 _MAX_WAIT_S = 120.0
@@ -418,22 +421,12 @@ def _storage_error(error: OSError, place: Path) -> QalaError:
 @contextlib.contextmanager
 def _locked(place: Path) -> Iterator[None]:
     """Hold a file of the cache; other runs that want it wait for it."""
-    import fcntl
-
-    lock = place.with_name(f".{place.name}.lock")
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    handle = os.open(lock, flags, 0o666)
+    file = place.with_name(f".{place.name}.lock")
+    handle = os.open(file, os.O_RDWR | os.O_CREAT | _NO_LINK | getattr(os, "O_CLOEXEC", 0), 0o666)
     try:
-        said = False
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not said:
-                    log.info("another run is fetching %s; waiting for it", place.name)
-                    said = True
-                time.sleep(0.1)
+        if not lock(handle):
+            log.info("another run is fetching %s; waiting for it", place.name)
+            lock(handle, wait=True)
         yield
     finally:
         os.close(handle)
@@ -685,7 +678,7 @@ def _get(
         validator = etag if etag and not etag.startswith("W/") else headers.get("Last-Modified")
         digest = hashlib.sha256(url.encode()).hexdigest()
         write_json(notes, {"url": digest, "validator": validator, "total": total})
-        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | (0 if have else os.O_TRUNC)
+        flags = os.O_WRONLY | os.O_CREAT | _NO_LINK | (0 if have else os.O_TRUNC)
         with os.fdopen(os.open(part, flags, 0o644), "wb") as sink:
             sink.seek(have)
             done = have

@@ -74,3 +74,26 @@ def tr(key: str, lang: str = "en", /, **values: Any) -> str:
         raise InputError(f"no message {key!r} in the catalog", "a key of catalogs/messages")
     text = texts[key][lang]
     return text.format(**values) if values else text
+
+
+def in_languages(key: str, /, **values: Any) -> dict[str, str]:
+    """Return a text in every language, with its values filled in: language to text.
+
+    Parameters
+    ----------
+    key
+        Name of the text in the catalog.
+    **values
+        Values for the text's placeholders.
+
+    Raises
+    ------
+    InputError
+        When the key is unknown.
+
+    Examples
+    --------
+    >>> in_languages("class.30")["ru"]
+    'Городской центр'
+    """
+    return {lang: tr(key, lang, **values) for lang in LANGUAGES}

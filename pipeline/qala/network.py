@@ -1119,6 +1119,4 @@ def _write_layer(network: Network, path: Path, lang: str) -> None:
         "citation": str(network.metadata["notice"]),
         "provenance": dict(network.metadata),
     }
-    write_geopackage(
-        path, layer_of_roads(main_roads(network)[0], lang), metadata=metadata, lang=lang
-    )
+    write_geopackage(path, layer_of_roads(main_roads(network)[0]), metadata=metadata, lang=lang)

@@ -139,8 +139,7 @@ def write_layers(
         cells_to_polygons,
         write_geopackage,
     )
-    from qala.export.project import embed_project
-    from qala.messages import tr
+    from qala.messages import in_languages, tr
 
     lang = workflow.outputs.language
     title = title_of(workflow, lang)
@@ -148,9 +147,9 @@ def write_layers(
     layers: dict[str, Layer] = {}
 
     def layer(name: str, frame: Any, style: str | None, words: str | None = None) -> None:
-        heading = tr(f"layer.{words or name}", lang)
         suffix = f", {name.rsplit('_', 1)[1]}" if words else ""
-        layers[name] = Layer(frame, title=heading + suffix, style=style)
+        titles = {k: v + suffix for k, v in in_languages(f"layer.{words or name}").items()}
+        layers[name] = Layer(frame, title=titles, style=style)
 
     if data.units is not None:
         rates = tables["rates"]
@@ -176,15 +175,13 @@ def write_layers(
         "title": title,
         "abstract": tr("gpkg.abstract", lang, title=title),
         "licence": "; ".join(workflow.sources) or GHSL_NOTICE,
+        "sources": list(workflow.sources),
         "citation": "doi:10.2785/706535; doi:10.2760/098587",
         "keywords": ["degree of urbanisation", "urbanisation"],
         "provenance": {"parameters": recorder.parameters, "inputs": recorder.inputs},
         "synthetic": workflow.synthetic,
     }
-    path = write_geopackage(stage / "urbanisation.gpkg", layers, metadata=metadata, lang=lang)
-    return embed_project(
-        path, lang=lang, title=title, sources=workflow.sources, synthetic=workflow.synthetic
-    )
+    return write_geopackage(stage / "urbanisation.gpkg", layers, metadata=metadata, lang=lang)
 
 
 def draw(
@@ -256,7 +253,7 @@ def _lost_on_the_whole(cells: xr.DataArray, centres: gpd.GeoDataFrame) -> bool:
         return False
     _, (left, bottom, right, top) = around(centres)
     cell = abs(geobox_of(cells).transform.a * geobox_of(cells).transform.e)
-    return (right - left) * (top - bottom) < 0.4 * cells.size * cell
+    return bool((right - left) * (top - bottom) < 0.4 * cells.size * cell)
 
 
 def write_page(

@@ -25,6 +25,7 @@ from typing import Any
 
 from qala.catalog import scrub
 from qala.errors import InputError, TemporaryError
+from qala.locks import lock, remove_freed, remove_held
 from qala.raster import require_closed, require_writable, tidy_folders
 
 log = logging.getLogger("qala")
@@ -267,20 +268,16 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
 @contextmanager
 def _lock(folder: Path, wait: bool) -> Iterator[None]:
     """Lock a file in the folder that is removed with the lock."""
-    import fcntl
-
     path = folder / _LOCK
     while True:
         require_writable(folder / RECORD)
         with path.open("a") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError as error:
+            if not lock(handle.fileno(), wait=wait):
                 raise TemporaryError(
                     f"another run is writing to {folder}",
                     "one run at a time",
                     "wait for it, pass --wait, or choose another folder with --out",
-                ) from error
+                )
             # the holder before may have removed the file that was waited for
             try:
                 same = os.path.samestat(path.stat(), os.fstat(handle.fileno()))
@@ -291,7 +288,9 @@ def _lock(folder: Path, wait: bool) -> Iterator[None]:
             try:
                 yield
             finally:
-                path.unlink(missing_ok=True)
+                remove_held(path)
+                handle.close()
+                remove_freed(path)
             return
 
 

@@ -1292,7 +1292,6 @@ def _write_layers(
         goals if hasattr(goals, "geometry") else None,
         bands,
         main_roads(network)[0],
-        lang=lang,
     )
     metadata = {
         "title": tr("times.title", lang),

@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+from qgis._3d import Qgs3D
 from qgis.core import (
     Qgis,
     QgsApplication,
@@ -31,9 +32,13 @@ def say(name, value):
 
 app = QgsApplication([], False)
 app.initQgis()
+# QGIS with a window does this at its start
+Qgs3D.initialize()
 warnings = []
 QgsApplication.messageLog().messageReceived[str, str, Qgis.MessageLevel].connect(
-    lambda text, tag, level: warnings.append(text) if int(level) in (1, 2) else None
+    lambda text, tag, level: (
+        warnings.append(text) if level in (Qgis.Warning, Qgis.Critical) else None
+    )
 )
 project = QgsProject.instance()
 say("read", project.read(f"geopackage:{FILE}?projectName=qala"))
@@ -54,6 +59,8 @@ def colour(x, y, layers, half=40):
     job.setDestinationCrs(project.crs())
     job.setTransformContext(project.transformContext())
     job.setBackgroundColor(QColor("white"))
+    # close up a label would cover the place
+    job.setFlag(QgsMapSettings.DrawLabeling, half > 1)
     job.setExtent(QgsRectangle(x - half, y - half, x + half, y + half))
     run = QgsMapRendererSequentialJob(job)
     run.start()
@@ -65,8 +72,11 @@ def colour(x, y, layers, half=40):
 visible = project.mapThemeCollection().masterVisibleLayers()
 say("shown", [la.name() for la in visible])
 say("colours", [colour(x, y, visible) for x, y in PLACES])
+say("near colours", [colour(x, y, visible, 0.5) for x, y in PLACES])
 say("far", [colour(x, y, visible, 5000) for x, y in PLACES])
 say("near and far", [[la.name() for la in visible if la.isInScaleRange(n)] for n in (1e5, 3e6)])
+say("3d", [la.name() for la in project.mapLayers().values()
+           if hasattr(la, "renderer3D") and la.renderer3D() is not None])  # fmt: skip
 words = {}
 for layer in project.mapLayers().values():
     for index in range(layer.fields().count() if hasattr(layer, "fields") else 0):

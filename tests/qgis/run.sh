@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Everything about QGIS, in QGIS itself: installs it where it is absent (Debian, Ubuntu),
 # then runs the tests and keeps the screenshots in docs/images.
-# Usage: tests/qgis/run.sh [PYTHON], the Python of an environment with qala and pytest.
+# Usage: tests/qgis/run.sh [PYTHON [PYTEST-OPTION…]], the Python of an environment with qala and pytest.
+# QALA_QGIS_INSTALL_SECONDS bounds the installation; QALA_QGIS_ABSENT is the exit code where it fails.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python="${1:-.venv/bin/python}"

@@ -32,7 +32,7 @@ from qala.city.streets import street_widths, to_points, with_area, with_length
 from qala.city.styles import aliases, layer_style
 from qala.city.terrain import MIN_COVERAGE, base_heights, lower_to_relief
 from qala.errors import InputError
-from qala.messages import tr
+from qala.messages import LANGUAGES, tr
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -479,8 +479,8 @@ def write_gpkg(twin: Twin, path: str | Path, *, lang: str = "en", changes: Any =
         data["changes"] = changes
     layers = {
         name: Layer(
-            frame, title=_titled(name, lang),
-            style=layer_style(name, frame, lang),
+            frame, title={k: _titled(name, k) for k in LANGUAGES},
+            style=_styled(name, frame),
             description=_described(name, twin), aliases=aliases(frame.columns, lang),
             surfaces=surfaces if name == "buildings" else None,
         )
@@ -498,8 +498,17 @@ def write_gpkg(twin: Twin, path: str | Path, *, lang: str = "en", changes: Any =
             "citation": twin.notice,
             "keywords": ["3D city", "digital twin", "buildings",
                          "SYNTHETIC" if twin.synthetic else "OpenStreetMap"],
+            "synthetic": twin.synthetic,
         },
     )  # fmt: skip
+
+
+def _styled(name: str, frame: Any) -> dict[str, str] | None:
+    """Return the style of a layer by language, or None where QGIS's own will do."""
+    found: dict[str, str] = {
+        k: qml for k in LANGUAGES if (qml := layer_style(name, frame, k)) is not None
+    }
+    return found or None
 
 
 def _titled(name: str, lang: str) -> str:

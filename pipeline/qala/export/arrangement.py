@@ -33,7 +33,11 @@ _RULES: tuple[tuple[str, str, int], ...] = (
     ("waterways", "map", 30),
     ("water", "map", 32),
     ("green", "map", 34),
+    ("contours", "map", 36),
+    ("protected_areas", "map", 38),
     ("landuse", "map", 40),
+    ("indicators_units", "map", 44),
+    ("indicators_areas", "map", 43),
     ("units", "map", 50),
     ("membership", "map", 45),
     ("rates", "map", 52),
@@ -42,13 +46,21 @@ _RULES: tuple[tuple[str, str, int], ...] = (
     ("times", "map", 60),
     ("nearest", "map", 60),
     ("cells", "map", 62),
+    ("terrain", "map", 70),
 )
-_RANK_BY_KIND = {"POINT": 6, "LINESTRING": 19, "POLYGON": 48}
+#: of other layers: above those that cover the map
+_RANK_BY_KIND = {"POINT": 6, "LINESTRING": 19, "POLYGON": 42}
+_KNOWN = frozenset(name for name, _, _ in _RULES)
 #: layers that clutter a first look, or lie below another that shows the same
-_QUIET = ("addresses", "footprints", "pois", "stops", "zones")
+_QUIET = ("addresses", "contours", "footprints", "pois", "protected_areas", "stops", "zones")
+#: layers of objects that are no more: below all others, not shown
+_PAST = "history"
+_PAST_RANK = 90
 #: layers that cover the map: only the first of them is shown at first
 _COVERS = (
     "nearest",
+    "indicators_areas",
+    "indicators_units",
     "units",
     "urban_share",
     "rates",
@@ -117,6 +129,12 @@ def arrange(path: str | Path) -> list[MapLayer]:
             if "gpkg_geometry_columns" in known
             else {}
         )
+        # GDAL keeps the number of rows, which spares reading all of a large table
+        counted = (
+            dict(db.execute("SELECT table_name, feature_count FROM gpkg_ogr_contents"))
+            if "gpkg_ogr_contents" in known
+            else {}
+        )
         found = []
         for number, row in enumerate(
             db.execute(
@@ -128,7 +146,9 @@ def arrange(path: str | Path) -> list[MapLayer]:
             if name in _OWN or kind not in ("features", "attributes"):
                 continue
             quoted = '"' + name.replace('"', '""') + '"'
-            rows = int(db.execute(f"SELECT count(*) FROM {quoted}").fetchone()[0])
+            rows = counted.get(name)
+            if rows is None:
+                rows = int(db.execute(f"SELECT count(*) FROM {quoted}").fetchone()[0])
             extent = tuple(row[4:8]) if None not in row[4:8] else None
             shape = str(shapes.get(name, ""))
             found.append(
@@ -137,7 +157,9 @@ def arrange(path: str | Path) -> list[MapLayer]:
     found.sort(key=lambda f: f[:2])
     spatial = [(f[2][0], f[2][5]) for f in found if f[2][2]]
     # a file of stops alone shows its stops
-    shown = _shown([f for f in spatial if _base(f[0]) not in _QUIET]) or _shown(spatial)
+    # what has no place of its own is not shown at first beside what has
+    first = [f for f in spatial if (base := _base(f[0])) in _KNOWN and base not in _QUIET]
+    shown = _shown(first) or _shown(spatial)
     return [
         MapLayer(name, title, shape, srs, extent, "map" if shape else "tables", name in shown, rows)
         for _, _, (name, title, shape, srs, extent, rows) in found
@@ -160,6 +182,8 @@ def _rank(name: str, shape: str) -> int:
     if not shape:
         return 1000
     base = _base(name)
+    if base.startswith(_PAST):
+        return _PAST_RANK
     for prefix, _, rank in _RULES:
         if base == prefix:
             return rank

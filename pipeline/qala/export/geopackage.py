@@ -1,4 +1,4 @@
-"""GeoPackage 1.3: layers with styles, words and metadata in one file.
+"""GeoPackage 1.3: layers with styles, words, metadata and a QGIS project in one file.
 
 The file appears whole or not at all, in rollback-journal mode, so that reading
 it never leaves anything beside it. The same inputs give equal tables: all
@@ -18,7 +18,7 @@ import sqlite3
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,8 @@ from xml.etree import ElementTree as ET
 import numpy as np
 
 from qala.errors import InputError, Problems, QalaError, TemporaryError
+from qala.export.arrangement import arrange
+from qala.export.project import STYLE_NAMES, embed_project, has_map
 from qala.export.styles import STYLES, named_style, names, table
 from qala.messages import LANGUAGES, tr
 
@@ -76,7 +78,6 @@ _ISO = "http://www.isotc211.org/2005/gmd"
 #: QGIS reads a layer's metadata from a record of this standard
 _QGIS = "http://mrcc.com/qgis.dtd"
 _JSON = "https://www.w3.org/TR/prov-overview/"
-_STYLE_NAMES = {"en": "English", "ru": "Русский", "kk": "Қазақша"}
 
 
 @dataclass(frozen=True)
@@ -89,11 +90,13 @@ class Layer:
         Features (with CRS), or a plain table.
     title
         Shown as the layer's identifier; unique in the file. The layer's name
-        where empty.
+        where empty. With a text for each language the file also holds projects
+        in the languages that are not its own.
     description
         One or two sentences on what it holds.
     style
-        A key of :data:`qala.export.styles.STYLES`, QML text, or None.
+        A key of :data:`qala.export.styles.STYLES`, QML text, language to QML
+        text, or None.
     aliases
         Column to the words shown for it, over those of the catalog.
     surfaces
@@ -103,11 +106,16 @@ class Layer:
     """
 
     data: gpd.GeoDataFrame | pd.DataFrame
-    title: str = ""
+    title: str | Mapping[str, str] = ""
     description: str = ""
-    style: str | None = None
+    style: str | Mapping[str, str] | None = None
     aliases: Mapping[str, str] = field(default_factory=dict)
     surfaces: Callable[[int, int], Any] | None = None
+
+    def words(self, name: str, lang: str) -> str:
+        """Return the title in a language, the layer's name where it has none."""
+        text = self.title if isinstance(self.title, str) else self.title.get(lang, "")
+        return text or name
 
 
 def write_geopackage(
@@ -118,7 +126,7 @@ def write_geopackage(
     lang: str = "en",
     timestamp: datetime | None = None,
 ) -> Path:
-    """Write layers to a GeoPackage, with styles and metadata.
+    """Write layers to a GeoPackage, with styles, metadata and a map that QGIS opens.
 
     Parameters
     ----------
@@ -129,7 +137,8 @@ def write_geopackage(
     metadata
         ``title``, ``abstract``, ``licence``, ``citation``, ``keywords`` (list)
         and ``provenance`` (anything JSON can hold); further keys are kept in
-        the JSON record.
+        the JSON record. The print layout shows the title, ``sources`` (list;
+        licence and citation where absent), and that the data is ``synthetic``.
     lang
         Language of the default styles; the other two lie beside them.
     timestamp
@@ -152,6 +161,8 @@ def write_geopackage(
     -----
     OGC 12-128r18, GeoPackage 1.3.1. Geometry lies in column ``geom`` with an
     R-tree index; polygons, lines and points are stored as their multi types.
+    A file with features holds a project for QGIS too, see
+    :func:`qala.export.project.embed_project`.
     """
     import pyogrio
     import pyogrio.errors
@@ -167,8 +178,10 @@ def write_geopackage(
     work = target.with_name(f".{target.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.gpkg")
     try:
         for name, layer in layers.items():
-            _write_layer(work, name, layer)
+            _write_layer(work, name, replace(layer, title=layer.words(name, lang)))
         _finish(work, layers, styles, dict(metadata or {}), lang, stamp)
+        _embed(work, target.name, layers, dict(metadata or {}), lang)
+        _compact(work)
         _validate(work, layers)
         work.replace(target)
     except (OSError, sqlite3.Error, pyogrio.errors.DataSourceError) as error:
@@ -281,7 +294,7 @@ def _check(file: str, layers: Mapping[str, Layer], lang: str) -> None:
         lower = name.lower()
         if not name or lower.startswith(("gpkg_", "rtree_", "sqlite_")) or lower == "layer_styles":
             problems.add(f"layer name {name!r} is reserved", "another name")
-        for text in {lower, (layer.title or name).lower()}:
+        for text in {lower, layer.words(name, lang).lower()}:
             if seen.setdefault(text, name) != name:
                 problems.add(
                     f"layers {seen[text]!r} and {name!r} are both called {text!r}",
@@ -329,7 +342,9 @@ def _stamp(timestamp: datetime | None) -> str:
 
 
 def _styles(layer: Layer, lang: str) -> dict[str, str]:
-    """Return language → QML of a layer; one entry where the caller gave QML."""
+    """Return language → QML of a layer; one entry where the caller gave QML alone."""
+    if layer.style is not None and not isinstance(layer.style, str):
+        return {code: layer.style[code] for code in sorted(layer.style, key=lambda c: c != lang)}
     if layer.style is not None and layer.style not in STYLES:
         if not layer.style.lstrip().startswith("<"):
             raise InputError(f"style {layer.style!r}", "one of " + ", ".join(STYLES) + ", or QML")
@@ -367,7 +382,7 @@ def _write_layer(work: Path, name: str, layer: Layer) -> None:
         if isinstance(data[column].dtype, pd.CategoricalDtype):
             data = data.assign(**{column: data[column].astype(data[column].cat.categories.dtype)})
     options: dict[str, str] = {
-        "IDENTIFIER": layer.title or name,
+        "IDENTIFIER": layer.words(name, ""),
         "DESCRIPTION": layer.description,
         "FID": "qala_fid" if "fid" in (str(c).lower() for c in data.columns) else "fid",
     }
@@ -434,7 +449,7 @@ def _stream_layer(work: Path, name: str, layer: Layer) -> None:
         crs=data.crs.to_wkt(),
         dataset_options={"VERSION": "1.3"},
         layer_options={
-            "IDENTIFIER": layer.title or name, "DESCRIPTION": layer.description,
+            "IDENTIFIER": layer.words(name, ""), "DESCRIPTION": layer.description,
             "GEOMETRY_NAME": "geom", "SPATIAL_INDEX": "YES",
             "FID": "qala_fid" if "fid" in (str(c).lower() for c in columns) else "fid",
         },
@@ -482,7 +497,7 @@ def _finish(
         for name, texts in styles.items():
             column = "geom" if _is_spatial(layers[name].data) else ""
             rows = [
-                ("", "", name, column, _STYLE_NAMES[code], qml, code == lang, "", "", None, stamp)
+                ("", "", name, column, STYLE_NAMES[code], qml, code == lang, "", "", None, stamp)
                 for code, qml in texts.items()
             ]
             db.executemany(
@@ -493,9 +508,30 @@ def _finish(
             )
         _add_metadata(db, layers, metadata, lang, stamp)
         db.execute("UPDATE gpkg_contents SET last_change = ?", (stamp,))
+
+
+def _embed(
+    work: Path, name: str, layers: Mapping[str, Layer], metadata: Mapping[str, Any], lang: str
+) -> None:
+    """Put projects into the file, where it has something to draw."""
+    if not has_map(arrange(work)):
+        return
+    sources = metadata.get("sources") or [
+        _words(metadata.get("licence")),
+        _words(metadata.get("citation")),
+    ]
+    embed_project(
+        work, name=name, lang=lang, title=_words(metadata.get("title")), sources=sources,
+        synthetic=bool(metadata.get("synthetic")),
+        titles={k: e.title for k, e in layers.items() if not isinstance(e.title, str)},
+    )  # fmt: skip
+
+
+def _compact(work: Path) -> None:
+    """Give back free pages, where there are enough of them: it writes the whole file again."""
     with closing(sqlite3.connect(work)) as db:
         free, pages = (db.execute(f"PRAGMA {n}").fetchone()[0] for n in _PAGES)
-        if free > FREE_SHARE * pages:  # it writes the whole file again
+        if free > FREE_SHARE * pages:
             db.execute("VACUUM")
 
 
@@ -596,7 +632,7 @@ def _qgis_record(name: str, layer: Layer, metadata: Mapping[str, Any], lang: str
         "identifier": name,
         "language": {"en": "ENG", "ru": "RUS", "kk": "KAZ"}[lang],
         "type": "dataset",
-        "title": layer.title or name,
+        "title": layer.words(name, lang),
         "abstract": layer.description or _words(metadata.get("abstract")),
         "rights": _words(metadata.get("citation")),
         "license": _words(metadata.get("licence")),

@@ -18,11 +18,11 @@ import re
 import sqlite3
 import uuid
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 from qala.errors import InputError
@@ -30,15 +30,19 @@ from qala.export.arrangement import MapLayer, arrange, open_unchanged
 from qala.messages import LANGUAGES, tr
 from qala.rules import COLOURS, level_codes
 
+if TYPE_CHECKING:
+    import pyproj
+
 log = logging.getLogger("qala")
 
 #: name of the project within the file
 PROJECT = "qala"
+#: names of a layer's styles in the file, and of the projects in further languages
+STYLE_NAMES: dict[str, str] = {"en": "English", "ru": "Русский", "kk": "Қазақша"}
 #: A3 landscape and the frame of its map, mm
 PAGE = (420.0, 297.0)
 _FRAME = (10.0, 26.0, 292.0, 246.0)
 _SIDE = (308.0, 26.0, 102.0)
-_FONT = "Open Sans"
 #: degrees of longitude up to which one UTM zone serves the whole map
 _UTM_SPAN = 9.0
 #: names for ids that are the same in every run
@@ -65,7 +69,7 @@ _STYLE_KEYS = (
 )
 _NORTH = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 20 28"><path d="M10 0l7 20-7-5-7 5z" '
-    'fill="#333"/><text x="10" y="28" font-family="Open Sans" font-size="8" font-weight="bold" '
+    'fill="#333"/><text x="10" y="28" font-family="sans-serif" font-size="8" font-weight="bold" '
     'text-anchor="middle" fill="#333">N</text></svg>'
 )
 
@@ -116,15 +120,18 @@ def embed_project(
     sources: Sequence[str] = (),
     synthetic: bool = False,
     overview_from: int = OVERVIEW_FROM,
+    name: str | None = None,
+    titles: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Path:
     """Put a QGIS project with map, legend and A3 print layout into a GeoPackage.
+
+    :func:`qala.export.geopackage.write_geopackage` does so for every file with
+    something to draw.
 
     Parameters
     ----------
     path
-        GeoPackage with layers and default styles, as
-        :func:`qala.export.geopackage.write_geopackage` writes it. Its own
-        name is kept in the project: embed after the last renaming.
+        GeoPackage with layers and default styles.
     lang
         Language of titles and layout.
     title
@@ -136,6 +143,12 @@ def embed_project(
     overview_from
         Features from which a layer of class codes (column ``code``) also gets
         a raster for small scales, in the same file.
+    name
+        Name the file will have, which the project keeps; that of ``path``
+        where None.
+    titles
+        Layer → language → words. The file then also gets projects in the other
+        languages, called ``qala English`` and the like.
 
     Returns
     -------
@@ -164,16 +177,26 @@ def embed_project(
         styles, crs, stamp = _contents(target, layers)
     except sqlite3.DatabaseError as error:
         raise InputError(f"{target} is no GeoPackage ({error})", "a GeoPackage") from error
-    if not any(entry.shown and entry.extent for entry in layers):
+    if not has_map(layers):
         raise InputError(f"{target} has no layer with features to draw", "at least one")
-    words = {name: _with_words(text, lang) for name, text in styles.items()}
     made = {e.name: _overview(target, e, lang, stamp) for e in layers if e.rows >= overview_from}
-    text = project_xml(
-        target.name, layers, words, crs, _view(target, layers, crs),
-        lang=lang, title=title or target.stem, sources=sources, synthetic=synthetic, stamp=stamp,
-        overviews={name: found for name, found in made.items() if found is not None},
-    )  # fmt: skip
-    content = _zipped(text, stamp).hex()
+    overviews = {name: found for name, found in made.items() if found is not None}
+    file, view = name or target.name, _view(target, layers, crs)
+    projects = {}
+    for code in (lang, *(c for c in LANGUAGES if titles and c != lang)):
+        named = [replace(e, title=(titles or {}).get(e.name, {}).get(code) or e.title)
+                 for e in layers]  # fmt: skip
+        words = {
+            layer: _with_words(found.get(STYLE_NAMES[code], found[""]), code)
+            for layer, found in styles.items()
+        }
+        text = project_xml(
+            file, named, words, crs, view,
+            lang=code, title=title or Path(file).stem, sources=sources, synthetic=synthetic,
+            stamp=stamp, overviews=overviews,
+        )  # fmt: skip
+        key = PROJECT if code == lang else f"{PROJECT} {STYLE_NAMES[code]}"
+        projects[key] = _zipped(text, stamp).hex()
     note = json.dumps({"last_modified_time": stamp[:19], "last_modified_user": "qala"})
     with closing(sqlite3.connect(target)) as db, db:
         # the rollback journal makes this whole or not at all, and is gone afterwards
@@ -182,14 +205,21 @@ def embed_project(
             "CREATE TABLE IF NOT EXISTS qgis_projects"
             "(name TEXT PRIMARY KEY, metadata BLOB, content BLOB)"
         )
-        db.execute("INSERT OR REPLACE INTO qgis_projects VALUES (?,?,?)", (PROJECT, note, content))
+        db.executemany(
+            "INSERT OR REPLACE INTO qgis_projects VALUES (?,?,?)",
+            [(key, note, content) for key, content in projects.items()],
+        )
+        by_name = {name: code for code, name in STYLE_NAMES.items()}
         query = "SELECT id, styleName, styleQML FROM layer_styles"
-        for row, name, style in db.execute(query).fetchall() if styles else ():
-            code = {"Русский": "ru", "Қазақша": "kk"}.get(name, "en")
-            db.execute(
-                "UPDATE layer_styles SET styleQML = ? WHERE id = ?", (_with_words(style, code), row)
-            )
+        for row, language, style in db.execute(query).fetchall() if styles else ():
+            styled = _with_words(style, by_name.get(language, "en"))
+            db.execute("UPDATE layer_styles SET styleQML = ? WHERE id = ?", (styled, row))
     return target
+
+
+def has_map(layers: Iterable[MapLayer]) -> bool:
+    """Return whether a project of these layers has anything to draw."""
+    return any(entry.shown and entry.extent for entry in layers)
 
 
 def project_uri(path: str | Path) -> str:
@@ -202,17 +232,21 @@ def project_uri(path: str | Path) -> str:
 
 def _contents(
     path: Path, layers: Sequence[MapLayer]
-) -> tuple[dict[str, str], dict[int, tuple[str, str]], str]:
-    """Return default styles, CRS by srs_id (authority code, WKT), and the file's time."""
+) -> tuple[dict[str, dict[str, str]], dict[int, tuple[str, str]], str]:
+    """Return styles by layer and name, CRS by srs_id (authority code, WKT), and the file's time.
+
+    The default style of a layer has the name "".
+    """
     with closing(open_unchanged(path)) as db:
         known = {r[0] for r in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        styles = (
-            dict(
-                db.execute("SELECT f_table_name, styleQML FROM layer_styles WHERE useAsDefault = 1")
-            )
-            if "layer_styles" in known
-            else {}
-        )
+        styles: dict[str, dict[str, str]] = {}
+        if "layer_styles" in known:
+            query = "SELECT f_table_name, styleName, styleQML, useAsDefault FROM layer_styles"
+            for layer, name, style, default in db.execute(query):
+                styles.setdefault(layer, {})[name] = style
+                if default:
+                    styles[layer][""] = style
+        styles = {layer: found for layer, found in styles.items() if "" in found}
         used = {entry.srs_id for entry in layers}
         crs = {}
         for srs_id, organization, code, wkt in db.execute(
@@ -250,35 +284,62 @@ def _view(path: Path, layers: Sequence[MapLayer], crs: Mapping[int, tuple[str, s
     if not boxes:
         raise InputError(f"{path.name}: no layer that is shown has a CRS", "a CRS")
 
-    def bounds(target: pyproj.CRS) -> tuple[float, float, float, float]:
+    def points(target: pyproj.CRS) -> Any:
+        """Return the corners of all boxes in a CRS, (n, 2), those that it has."""
         parts = []
         for source, box in boxes:
-            to = pyproj.Transformer.from_crs(source, target, always_xy=True)
-            x, y = to.transform(box[:, [0, 2, 0, 2]].ravel(), box[:, [1, 1, 3, 3]].ravel())
-            fine = np.isfinite(x) & np.isfinite(y)
-            parts.append((x[fine].min(), y[fine].min(), x[fine].max(), y[fine].max()))
-        low = np.min([p[:2] for p in parts], axis=0)
-        high = np.max([p[2:] for p in parts], axis=0)
-        return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+            x, y = box[:, [0, 2, 0, 2]].ravel(), box[:, [1, 1, 3, 3]].ravel()
+            if source != target:
+                x, y = pyproj.Transformer.from_crs(source, target, always_xy=True).transform(x, y)
+            parts.append(np.column_stack([x, y]))
+        found = np.vstack(parts)
+        return found[np.isfinite(found).all(axis=1)]
 
-    west, south, east, north = bounds(pyproj.CRS.from_epsg(4326))
-    lon, lat = (west + east) / 2, (south + north) / 2
-    if east - west <= _UTM_SPAN and abs(lat) < 80:
-        zone = min(60, int((lon + 180) // 6) + 1)
-        view = pyproj.CRS.from_epsg((32600 if lat >= 0 else 32700) + zone)
-    else:
-        view = pyproj.CRS.from_proj4(
-            f"+proj=laea +lat_0={lat:.0f} +lon_0={lon:.0f} +datum=WGS84 +units=m +no_defs"
-        )
-    left, bottom, right, top = bounds(view)
+    view = _map_crs(points)
+    if view is None:
+        # what is tied to another place is not on this map
+        view = boxes[0][0]
+        boxes = [(source, box) for source, box in boxes if source == view]
+    found = points(view)
+    if not len(found):
+        raise InputError(f"{path.name}: no layer lies where its CRS holds", "the right CRS")
+    (left, bottom), (right, top) = found.min(axis=0), found.max(axis=0)
     authority = view.to_authority()
     return View(
-        ":".join(authority) if authority and authority[0] == "EPSG" else "",
+        ":".join(authority) if authority and authority[0] in {"EPSG", "ESRI"} else "",
         view.to_wkt("WKT2_2019"),
-        (left + right) / 2,
-        (bottom + top) / 2,
-        max(right - left, 10.0),
-        max(top - bottom, 10.0),
+        float(left + right) / 2,
+        float(bottom + top) / 2,
+        max(float(right - left), 10.0),
+        max(float(top - bottom), 10.0),
+    )
+
+
+def _map_crs(points: Callable[[pyproj.CRS], Any]) -> pyproj.CRS | None:
+    """Return the CRS for a map of points; None where they have no place on Earth.
+
+    The UTM zone of the middle, or an equal-area one where the map is wider.
+    """
+    import numpy as np
+    import pyproj
+    import pyproj.exceptions
+
+    try:
+        places = points(pyproj.CRS.from_epsg(4326))
+    except pyproj.exceptions.ProjError:
+        # a local CRS, tied to nothing
+        return None
+    if not len(places):
+        return None
+    lon, lat = places[:, 0], (places[:, 1].min() + places[:, 1].max()) / 2
+    # regions across the antimeridian are whole when counted from Greenwich eastwards
+    lon = min(lon, np.mod(lon, 360.0), key=np.ptp)
+    middle = (float(lon.min() + lon.max()) / 2 + 180) % 360 - 180
+    if np.ptp(lon) <= _UTM_SPAN and abs(lat) < 80:
+        zone = min(60, int((middle + 180) // 6) + 1)
+        return pyproj.CRS.from_epsg((32600 if lat >= 0 else 32700) + zone)
+    return pyproj.CRS.from_proj4(
+        f"+proj=laea +lat_0={lat:.0f} +lon_0={middle:.0f} +datum=WGS84 +units=m +no_defs"
     )
 
 
@@ -380,15 +441,11 @@ def _domain(column: str, lang: str) -> dict[str, str]:
 
 
 def _with_words(qml: str, lang: str) -> str:
-    """Return a style for any machine, in which codes show as words and no row number."""
+    """Return a style in which codes show as words, and the row number not at all."""
     if "<fieldConfiguration" in qml:
         return qml
     head, sign, _ = qml.partition("<qgis")
     root = ET.fromstring(qml[len(head) :] if sign else qml)
-    for text in root.iter("text-style"):
-        # QGIS warns of fonts a machine lacks; its own default is there on each
-        text.attrib.pop("fontFamily", None)
-        text.attrib.pop("namedStyle", None)
     columns = [a.get("field", "") for a in root.iter("alias")]
     domains = {c: d for c in columns if (d := _domain(c, lang))}
     if not columns:
@@ -819,7 +876,8 @@ def _item(
 def _font(size: float, bold: bool = False) -> dict[str, str]:
     return {
         "style": "",
-        "description": f"{_FONT},{size:g},-1,5,{75 if bold else 50},0,0,0,0,0",
+        # Qt finds the machine's own sans serif by the hint 0, so that no font is missing
+        "description": f"Sans Serif,{size:g},-1,0,{75 if bold else 50},0,0,0,0,0",
     }
 
 
@@ -864,7 +922,6 @@ def _scale_bar(
         item,
         "text-style",
         {
-            "fontFamily": _FONT,
             "fontSize": "10",
             "fontSizeUnit": "Point",
             "fontWeight": "50",

@@ -470,11 +470,10 @@ def _labels(root: ET.Element, expression: str, polygons: bool) -> None:
         {
             "fieldName": expression,
             "isExpression": "1",
-            "fontFamily": "Open Sans",
+            # no family: QGIS warns of fonts a machine lacks, its own default is always there
             "fontSize": "9",
             "fontSizeUnit": "Point",
             "fontWeight": "63",
-            "namedStyle": "SemiBold",
             "textColor": "40,0,0,255",
             "textOpacity": "1",
             "multilineHeight": "1",

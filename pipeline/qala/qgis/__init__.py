@@ -18,6 +18,8 @@ travel_times
     Seconds from populated cells to the nearest centres.
 city
     The 3D layers of a city.
+indicators
+    Indicators of SDG 11 and kin for units and functional urban areas.
 check
     Say whether files and layers can be used, and what to do if not.
 open_results
@@ -39,6 +41,7 @@ _CONSOLE = (
     "check",
     "city",
     "functional_areas",
+    "indicators",
     "open_results",
     "status",
     "travel_times",

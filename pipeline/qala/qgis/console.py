@@ -25,7 +25,7 @@ from .worker import Cancelled, Outcome, Run
 _SETTING = "qala/python"
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 #: the files of a folder that a planner looks at first
-_MAIN = ("areas", "city", "times", "urbanisation")
+_MAIN = ("areas", "city", "indicators", "times", "urbanisation")
 #: names that Python gives to what is typed at a prompt
 _TYPED = frozenset({"<input>", "<stdin>", "<console>"})
 
@@ -38,7 +38,12 @@ def _in_a_sentence(function: _Function) -> _Function:
         try:
             return function(*arguments, **named)
         except QalaError as error:
-            _tell(str(error), Qgis.Info if isinstance(error, Cancelled) else Qgis.Critical)
+            _tell(
+                str(error),
+                Qgis.MessageLevel.Info
+                if isinstance(error, Cancelled)
+                else Qgis.MessageLevel.Critical,
+            )
             if sys._getframe(1).f_code.co_filename in _TYPED:
                 print(f"qala: {error}", file=sys.stderr)
                 return None
@@ -354,6 +359,111 @@ def city(
 
 
 @_in_a_sentence
+def indicators(
+    population: Any,
+    units: Any,
+    id: str,
+    *,
+    built: Any = None,
+    land: Any = None,
+    areas: Any = None,
+    city: Any = None,
+    network: Any = None,
+    osm: Any = None,
+    points: Mapping[str, Any] | None = None,
+    zones: Mapping[str, Any] | None = None,
+    official: Any = None,
+    selected_only: bool = False,
+    join: bool = False,
+    title: str = "",
+    language: str | None = None,
+    output: str | None = None,
+) -> dict[str, Any]:
+    """Indicators of SDG 11 and kin for territorial units and functional urban areas.
+
+    What the inputs do not allow is listed as not computed, with what it needs.
+
+    Parameters
+    ----------
+    population, built, land
+        Rasters: layers of the project, their names, or paths; for several
+        years ``{2015: a, 2020: b}``. Two years of people and of built-up
+        surface give the land consumption of SDG 11.3.1.
+    units, id
+        Territorial units and their column of ids, as for :func:`urbanisation`.
+    areas
+        Functional urban areas: a layer, its name, or a GeoPackage.
+    city
+        Folder of a 3D city, or its ``city.gpkg``.
+    network
+        A file of ``qala network``, several in a list, or an OSM extract.
+    osm
+        OpenStreetMap extract, for stops, open space, services and ways.
+    points
+        Facilities by name, ``{"schools": layer}``, or with their reach in
+        metres, ``{"schools": (layer, 800)}``.
+    zones
+        Areas of protection or risk by name, ``{"flood": layer}``.
+    official
+        Table of official shares: ``unit, [epoch], urban_share``.
+    selected_only, join, language
+        As for :func:`urbanisation`.
+    title
+        Title of the map.
+    output
+        GeoPackage of the result; a new one beside the project where None.
+
+    Returns
+    -------
+    dict
+        Name → layer.
+
+    Examples
+    --------
+    ``indicators("population", "Districts", "code", osm="kazakhstan.osm.pbf")``
+    """
+    target = _output_file(output, "indicators", "indicators.gpkg")
+    with tempfile.TemporaryDirectory(prefix="qala-") as work:
+        source, name, layer = layers.vector_path(
+            units, "units", Path(work), id=id, selected_only=selected_only
+        )
+        if join and layer is None:
+            raise InputError("join needs units as a layer of the project", "a vector layer")
+        files: dict[str, list[str]] = {"points": [], "zones": []}
+        for kind, given in (("points", points), ("zones", zones)):
+            if given is not None and not isinstance(given, Mapping):
+                raise InputError(f"{kind} is {given!r}", "names and layers, {'name': layer}")
+            for number, (what, item) in enumerate((given or {}).items()):
+                part = Path(work) / f"{kind}{number}"
+                part.mkdir()
+                source_of, reach = item if isinstance(item, tuple) else (item, None)
+                path = layers.single_layer(source_of, kind, part)
+                files[kind].append(f"{what}={path}" + ("" if reach is None else f"@{reach:g}"))
+        networks = network if isinstance(network, (list, tuple)) else [network]
+        extract = "an OpenStreetMap extract"
+        arguments = requests.options(
+            population=requests.by_epoch(_rasters(population, "population")),
+            built=requests.by_epoch(_rasters(built, "built")),
+            land=requests.by_epoch(_rasters(land, "land")),
+            units=source, layer=name, id=id,
+            areas=None if areas is None else layers.single_layer(areas, "areas", Path(work)),
+            city=None if city is None else layers.file_path(city, "city", "a 3D city"),
+            network=[layers.file_path(n, "network", "a road network")
+                     for n in networks if n is not None],
+            osm=None if osm is None else layers.file_path(osm, "osm", extract),
+            official=_table(official, "official"), title=title or None,
+            lang=language or layers.language(), **files,
+        )  # fmt: skip
+        _work("indicators", ["indicators", *arguments, "-o", str(target)], target, work)
+    added = _open(target, title or "Indicators")
+    if join and layer is not None and "indicators_units" in added:
+        result = added["indicators_units"]
+        columns = [f.name() for f in result.fields() if f.isNumeric() and f.name() != "fid"]
+        layers.join_back(layer, result, id, by="zone", columns=columns)
+    return added
+
+
+@_in_a_sentence
 def check(*given: Any) -> bool:
     """Say what files and layers are, whether they are sound, and what to do if not.
 
@@ -502,7 +612,7 @@ def _wait_in_window(run: Run, title: str, iface: Any) -> None:
     button = QPushButton("Cancel")
     message.layout().addWidget(progress)
     message.layout().addWidget(button)
-    shown = bar.pushWidget(message, Qgis.Info)
+    shown = bar.pushWidget(message, Qgis.MessageLevel.Info)
     loop = QEventLoop()
     state = {"cancel": False}
 
@@ -528,7 +638,7 @@ def _wait_in_window(run: Run, title: str, iface: Any) -> None:
     timer.setInterval(50)
     timer.timeout.connect(look)
     timer.start()
-    loop.exec_()
+    loop.exec()
     timer.stop()
     if not state["cancel"]:
         shown.destroyed.disconnect(stop)
@@ -539,9 +649,11 @@ def _wait_in_window(run: Run, title: str, iface: Any) -> None:
 
 
 def _log(events: Sequence[Any]) -> None:
-    levels = {"warning": Qgis.Warning, "error": Qgis.Critical}
+    levels = {"warning": Qgis.MessageLevel.Warning, "error": Qgis.MessageLevel.Critical}
     for event in events:
-        QgsMessageLog.logMessage(event.text, "qala", levels.get(event.level, Qgis.Info), False)
+        QgsMessageLog.logMessage(
+            event.text, "qala", levels.get(event.level, Qgis.MessageLevel.Info), False
+        )
 
 
 def _tell(text: str, level: Any) -> None:
@@ -550,7 +662,9 @@ def _tell(text: str, level: Any) -> None:
 
     QgsMessageLog.logMessage(text, "qala", level, False)
     if iface is not None:
-        iface.messageBar().pushMessage("qala", text, level, 0 if level == Qgis.Critical else 6)
+        iface.messageBar().pushMessage(
+            "qala", text, level, 0 if level == Qgis.MessageLevel.Critical else 6
+        )
 
 
 def _work(title: str, arguments: Sequence[str], output: Path, scratch: str) -> Outcome:
@@ -563,7 +677,7 @@ def _work(title: str, arguments: Sequence[str], output: Path, scratch: str) -> O
         ) from error
     outcome = wait(Run(python, arguments, output=output, scratch=scratch), title)
     warned = f", {len(outcome.warnings)} warnings (Log Messages panel)" if outcome.warnings else ""
-    _tell(f"{title}: done in {outcome.seconds:.1f} s{warned}: {output}", Qgis.Success)
+    _tell(f"{title}: done in {outcome.seconds:.1f} s{warned}: {output}", Qgis.MessageLevel.Success)
     return outcome
 
 
@@ -593,7 +707,7 @@ def _output_folder(output: str | None, name: str) -> Path:
         path, number = first.with_name(f"{first.name}-{number}"), number + 1
     if not home:
         text = f"the project is not saved: the result goes to {path}; pass output= to keep it"
-        QgsMessageLog.logMessage(text, "qala", Qgis.Warning, False)
+        QgsMessageLog.logMessage(text, "qala", Qgis.MessageLevel.Warning, False)
     return path
 
 

@@ -32,6 +32,8 @@ REQUIRED = (
     "tracker",
     "license",
 )
+#: major versions of QGIS, the newest first
+MAJORS = (4, 3)
 MAX_ZIP_BYTES = 20_000_000
 _COMPILED = (".so", ".pyd", ".dll", ".dylib", ".pyc", ".exe", ".o", ".a", ".whl", ".nbi", ".nbc")
 _STAMP = (2026, 1, 1, 0, 0, 0)
@@ -170,7 +172,7 @@ def find_profile(
     ----------
     profiles
         Folder that QGIS is given by ``--profiles-path``, or its ``profiles``;
-        QGIS's own where None.
+        where None that of the newest QGIS that has been started here.
     name
         Profile; the one QGIS starts with where None.
     create
@@ -182,7 +184,7 @@ def find_profile(
     InputError
         When there is none, with those that are there.
     """
-    base = Path(profiles) if profiles is not None else Path(profiles_folder())
+    base = Path(profiles) if profiles is not None else _own_profiles()
     if profiles is not None and base.name != "profiles":
         # as `qgis --profiles-path X`, which keeps them in X/profiles
         base = base / "profiles"
@@ -203,6 +205,25 @@ def find_profile(
         f"{folder} does not exist", "the folder of a QGIS profile",
         f"{listed}; start QGIS once, or pass --profile or --profiles-path",
     )  # fmt: skip
+
+
+def _own_profiles() -> Path:
+    """Return QGIS's own folder of profiles, of the newest major version that has one."""
+    for version in MAJORS:
+        folder = Path(profiles_folder(version=version))
+        if folder.is_dir():
+            return folder
+    return Path(profiles_folder())
+
+
+def settings_file(profile: Path) -> Path:
+    """Return the settings of a profile, which carry QGIS's major version in their name."""
+    folder = profile / "QGIS"
+    for version in MAJORS:
+        file = folder / f"QGIS{version}.ini"
+        if file.exists() or f"QGIS{version}" in profile.parts:
+            return file
+    return folder / "QGIS3.ini"
 
 
 def install(profile: Path, python: str | None = None) -> Installed:
@@ -239,7 +260,7 @@ def install(profile: Path, python: str | None = None) -> Installed:
         draft = note.with_name(f".{note.name}.{os.getpid()}")
         draft.write_text(text, encoding="utf-8")
         draft.replace(note)
-        _enable(profile / "QGIS" / "QGIS3.ini")
+        _enable(settings_file(profile))
     except OSError as error:
         raise InputError(
             f"the plugin cannot be installed in {profile} ({error})",

@@ -182,6 +182,21 @@ def vector_path(
     return str(_exported(layer, what, folder, selected_only)), what, layer
 
 
+def single_layer(given: Any, what: str, folder: Path) -> str:
+    """Return a file the worker can read without naming a layer of it.
+
+    Raises
+    ------
+    InputError
+        When the layer cannot be used.
+    """
+    path, name, layer = vector_path(given, what, folder)
+    if layer is None and name is not None:
+        named = QgsVectorLayer(f"{path}|layername={name}", what, "ogr")
+        path = vector_path(named, what, folder)[0]
+    return path
+
+
 def _own_columns(layer: Any) -> list[int]:
     """Return the columns of a layer without those that :func:`join_back` shows."""
     fields = layer.fields()
@@ -189,7 +204,7 @@ def _own_columns(layer: Any) -> list[int]:
         i
         for i in range(fields.count())
         if not (
-            fields.fieldOrigin(i) == QgsFields.OriginJoin
+            fields.fieldOrigin(i) == QgsFields.FieldOrigin.OriginJoin
             and fields.at(i).name().startswith(_PREFIX)
         )
     ]
@@ -209,7 +224,7 @@ def _exported(layer: Any, what: str, folder: Path, selected_only: bool) -> Path:
     written = QgsVectorFileWriter.writeAsVectorFormatV3(
         layer, str(path), QgsCoordinateTransformContext(), options
     )
-    if written[0] != QgsVectorFileWriter.NoError:
+    if written[0] != QgsVectorFileWriter.WriterError.NoError:
         raise InputError(
             f"layer {layer.name()!r} cannot be written to a GeoPackage ({written[1]})",
             "columns that differ by more than case, and one geometry type",
@@ -292,8 +307,21 @@ def _free_name(root: Any, title: str) -> str:
     return name
 
 
-def join_back(layer: Any, result: Any, id: str) -> list[str]:
+def join_back(
+    layer: Any, result: Any, id: str, *, by: str = "unit", columns: Sequence[str] | None = None
+) -> list[str]:
     """Join a result to the user's layer by id, without changing its data.
+
+    Parameters
+    ----------
+    layer, result
+        The user's layer and the result.
+    id
+        Column of ids of the user's layer, and of the result where it has it.
+    by
+        The result's column of ids where it has another name.
+    columns
+        What to join; the columns of units where None.
 
     Returns
     -------
@@ -301,10 +329,10 @@ def join_back(layer: Any, result: Any, id: str) -> list[str]:
         The columns that the layer now shows as ``qala_…``.
     """
     names = [f.name() for f in result.fields()]
-    columns = [c for c in _JOINED if c in names and c != id]
+    columns = [c for c in (_JOINED if columns is None else columns) if c in names and c != id]
     info = QgsVectorLayerJoinInfo()
     info.setJoinLayer(result)
-    info.setJoinFieldName(id if id in names else "unit")
+    info.setJoinFieldName(id if id in names else by)
     info.setTargetFieldName(id)
     info.setPrefix(_PREFIX)
     info.setUsingMemoryCache(True)

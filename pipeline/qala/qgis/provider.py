@@ -49,7 +49,8 @@ _LANGUAGES = ("", *requests.LANGUAGES)
 _GPKG = "GeoPackage (*.gpkg)"
 _TABLE = "Tables (*.csv)"
 _MODES = ("car", "foot")
-_NUMBER = QgsProcessingParameterNumber.Double
+_KIND = QgsProcessing.SourceType
+_NUMBER = QgsProcessingParameterNumber.Type.Double
 
 
 class _StyledLayer(QgsProcessingLayerPostProcessorInterface):  # type: ignore[misc]
@@ -111,7 +112,7 @@ class _Algorithm(QgsProcessingAlgorithm):  # type: ignore[misc]
         """Add a parameter with its help."""
         parameter.setHelp(text)
         if advanced:
-            flag = QgsProcessingParameterDefinition.FlagAdvanced
+            flag = QgsProcessingParameterDefinition.Flag.FlagAdvanced
             parameter.setFlags(parameter.flags() | flag)
         self.addParameter(parameter)
 
@@ -134,7 +135,10 @@ class _Algorithm(QgsProcessingAlgorithm):  # type: ignore[misc]
         """Add territorial units and their ids."""
         self.add(
             QgsProcessingParameterFeatureSource(
-                "UNITS", "Territorial units", [QgsProcessing.TypeVectorPolygon], optional=optional
+                "UNITS",
+                "Territorial units",
+                [_KIND.TypeVectorPolygon],
+                optional=optional,
             ),
             "Polygons of districts, municipalities …, in any CRS.",
         )
@@ -207,7 +211,7 @@ class _Algorithm(QgsProcessingAlgorithm):  # type: ignore[misc]
             str(path), source.fields(), source.wkbType(), source.sourceCrs(),
             context.transformContext(), options,
         )  # fmt: skip
-        if writer.hasError() != QgsVectorFileWriter.NoError:
+        if writer.hasError() != QgsVectorFileWriter.WriterError.NoError:
             raise InputError(f"{name} cannot be written ({writer.errorMessage()})", "plain columns")
         count = 0
         for feature in source.getFeatures():
@@ -325,7 +329,7 @@ class Urbanisation(_Algorithm):
         )
         self.add(
             QgsProcessingParameterFeatureSource(
-                "PLACES", "Named places", [QgsProcessing.TypeVectorPoint], optional=True
+                "PLACES", "Named places", [_KIND.TypeVectorPoint], optional=True
             ),
             "Points with a column name; urban centres are named by them.",
         )
@@ -535,7 +539,7 @@ class TravelTimes(_Algorithm):
         self.add(
             QgsProcessingParameterFeatureSource(
                 "ORIGINS", "Centres",
-                [QgsProcessing.TypeVectorPoint, QgsProcessing.TypeVectorPolygon],
+                [_KIND.TypeVectorPoint, _KIND.TypeVectorPolygon],
             ),
             "Points, or urban centres as polygons.",
         )  # fmt: skip
@@ -593,7 +597,7 @@ class CityLayers(_Algorithm):
         )
         self.add(
             QgsProcessingParameterFeatureSource(
-                "AREA", "Area", [QgsProcessing.TypeVectorPolygon], optional=True
+                "AREA", "Area", [_KIND.TypeVectorPolygon], optional=True
             ),
             "Polygons of the city; wins over the extent.",
         )
@@ -643,6 +647,148 @@ class CityLayers(_Algorithm):
         return self.loaded(output / "city.gpkg", context, {"OUTPUT": str(output)})
 
 
+class PlanningIndicators(_Algorithm):
+    """Indicators of units and functional areas."""
+
+    NAME = "indicators"
+    TITLE = "Indicators"
+    TAGS = ("SDG 11", "planning", "land consumption", "public transport", "open space")
+    LAYERS = {  # noqa: RUF012
+        "UNITS_INDICATORS": ("indicators_units",),
+        "AREAS_INDICATORS": ("indicators_areas",),
+        "INDICATORS": ("indicators",),
+    }
+    HELP = (
+        "Indicators of SDG 11 and kin for territorial units, and for functional urban areas where "
+        "they are given: land consumption, people near public transport and open space, services, "
+        "ways and more. What the inputs do not allow is listed as not computed, with what it "
+        "needs.\n"
+        "Source: UN-Habitat, metadata of SDG indicators 11.2.1, 11.3.1 and 11.7.1."
+    )
+
+    def initAlgorithm(self, configuration: Any = None) -> None:
+        """Declare the parameters."""
+        self.add_population()
+        self.add_units(optional=False)
+        self.add(
+            QgsProcessingParameterFile("OSM", "OpenStreetMap extract", optional=True),
+            "A file .osm.pbf or .osm: stops, open space, services and ways.",
+        )
+        self.add_grounds()
+        year = QgsProcessingParameterNumber.Type.Integer
+        self.add(
+            QgsProcessingParameterNumber(
+                "EPOCH", "Year of the population grid", year, optional=True, minValue=1900
+            ),
+            "Needed with an earlier grid.",
+        )
+        for name, words in (
+            ("POPULATION_BEFORE", "Earlier population grid"),
+            ("BUILT_BEFORE", "Earlier built-up surface"),
+        ):
+            self.add(
+                QgsProcessingParameterRasterLayer(name, words, optional=True),
+                "For land consumption and growth (SDG 11.3.1).",
+            )
+        self.add(
+            QgsProcessingParameterNumber(
+                "EPOCH_BEFORE", "Year of the earlier grids", year, optional=True, minValue=1900
+            ),
+            "Needed with an earlier grid.",
+        )
+        for name, words, text in (
+            ("NETWORK", "Road network", "A file of qala network, or an OSM extract."),
+            ("AREAS", "Functional urban areas", "GeoPackage of the algorithm of that name."),
+            ("CITY", "3D city", "The city.gpkg of the algorithm 3D city layers."),
+        ):
+            self.add(QgsProcessingParameterFile(name, words, optional=True), text, advanced=True)
+        self.add(
+            QgsProcessingParameterFile(
+                "OFFICIAL", "Official urban shares", optional=True, fileFilter=_TABLE
+            ),
+            "Table unit, [epoch], urban_share (0–1), or counts of people.",
+            advanced=True,
+        )
+        for name, words, kind, text in (
+            ("POINTS", "Facilities", _KIND.TypeVectorPoint,
+             "Point layers; how many people have each in reach."),
+            ("ZONES", "Zones of protection or risk", _KIND.TypeVectorPolygon,
+             "Polygon layers; how many people live inside each."),
+        ):  # fmt: skip
+            self.add(
+                QgsProcessingParameterMultipleLayers(name, words, kind, optional=True),
+                text,
+                advanced=True,
+            )
+        self.add_language()
+        self.add(
+            QgsProcessingParameterFileDestination("OUTPUT", "Indicators", _GPKG),
+            "GeoPackage with the map of units and all values; the table lies beside it as CSV.",
+        )
+        self.add_results()
+
+    def checkParameterValues(self, parameters: Any, context: Any) -> Any:
+        """Refuse earlier grids without years."""
+        earlier = parameters.get("POPULATION_BEFORE") or parameters.get("BUILT_BEFORE")
+        for name in ("EPOCH", "EPOCH_BEFORE") if earlier else ():
+            if not parameters.get(name):
+                return False, f"{name} is empty: an earlier grid needs the years of both."
+        return super().checkParameterValues(parameters, context)
+
+    def prepareAlgorithm(self, parameters: Any, context: Any, feedback: Any) -> bool:
+        """Write the layers of points and zones while still in the thread they belong to."""
+        self._folder = tempfile.TemporaryDirectory(prefix="qala-")
+        self._named: dict[str, list[str]] = {}
+        try:
+            for kind in ("POINTS", "ZONES"):
+                given = self.parameterAsLayerList(parameters, kind, context) or []
+                for number, layer in enumerate(given):
+                    part = Path(self._folder.name) / f"{kind.lower()}{number}"
+                    part.mkdir()
+                    path = layers.single_layer(layer, kind.lower(), part)
+                    name = layer.name().replace("=", " ")
+                    self._named.setdefault(kind.lower(), []).append(f"{name}={path}")
+        except QalaError as error:
+            self._folder.cleanup()
+            raise QgsProcessingException(str(error)) from None
+        return True
+
+    def work(self, parameters: Any, context: Any, feedback: Any, folder: Path) -> dict[str, Any]:
+        """Run ``qala indicators``."""
+        output = _file_output(self.parameterAsFileOutput(parameters, "OUTPUT", context))
+        years = [
+            self.parameterAsInt(parameters, name, context) if parameters.get(name) else None
+            for name in ("EPOCH", "EPOCH_BEFORE")
+        ]
+
+        def rasters(name: str, earlier: str | None = None) -> list[str]:
+            found: dict[int | None, list[str]] = {}
+            for year, each in zip(years, (name, earlier), strict=True):
+                path = None if each is None else self.raster(parameters, each, context)
+                if path is not None:
+                    found[year] = [path]
+            return requests.by_epoch(found)
+
+        land = self.raster(parameters, "LAND", context)
+        arguments = requests.options(
+            population=rasters("POPULATION", "POPULATION_BEFORE"),
+            built=rasters("BUILT", "BUILT_BEFORE"),
+            land=land,
+            units=self.features(parameters, "UNITS", context, folder),
+            id=_first(self.parameterAsFields(parameters, "ID", context)),
+            osm=self.file(parameters, "OSM", context),
+            network=self.file(parameters, "NETWORK", context),
+            areas=self.file(parameters, "AREAS", context),
+            city=self.file(parameters, "CITY", context),
+            official=self.file(parameters, "OFFICIAL", context),
+            lang=self.lang(parameters, context),
+            **self._named,
+        )
+        with self._folder:
+            self.run_worker(["indicators", *arguments, "-o", str(output)], output, feedback)
+        return self.loaded(output, context, {"OUTPUT": str(output)})
+
+
 class CheckData(_Algorithm):
     """Whether data can be used."""
 
@@ -658,7 +804,7 @@ class CheckData(_Algorithm):
         """Declare the parameters."""
         self.add(
             QgsProcessingParameterMultipleLayers(
-                "LAYERS", "Layers", QgsProcessing.TypeMapLayer, optional=True
+                "LAYERS", "Layers", _KIND.TypeMapLayer, optional=True
             ),
             "Rasters and vector layers of the project, or files.",
         )
@@ -746,7 +892,9 @@ class QalaProvider(QgsProcessingProvider):  # type: ignore[misc]
 
     def loadAlgorithms(self) -> None:
         """Add every algorithm."""
-        for kind in (Urbanisation, FunctionalAreas, TravelTimes, CityLayers, CheckData):
+        for kind in (
+            Urbanisation, FunctionalAreas, TravelTimes, CityLayers, PlanningIndicators, CheckData,
+        ):  # fmt: skip
             self.addAlgorithm(kind())
 
 
@@ -803,16 +951,18 @@ class QalaPlugin:
             try:
                 console.open_results(path)
             except QalaError as error:
-                self._said(str(error), Qgis.Critical)
+                self._said(str(error), Qgis.MessageLevel.Critical)
 
     def check_set_up(self, *_: Any) -> None:
         """Say whether the worker works."""
         try:
             python, named = console.worker_python()
             outcome = console.wait(Run(python, ["--version"]), "set-up")
-            self._said(f"{outcome.output[0]} works: {python} (from {named})", Qgis.Success)
+            self._said(
+                f"{outcome.output[0]} works: {python} (from {named})", Qgis.MessageLevel.Success
+            )
         except QalaError as error:
-            self._said(str(error), Qgis.Critical)
+            self._said(str(error), Qgis.MessageLevel.Critical)
 
     def choose_worker(self, *_: Any) -> None:
         """Ask for the Python of qala's environment and keep it if it works."""
@@ -827,10 +977,12 @@ class QalaPlugin:
             try:
                 python, _named = console.worker_python()
                 outcome = console.wait(Run(python, ["--version"]), "set-up")
-                self._said(f"{outcome.output[0]} works: {python}", Qgis.Success)
+                self._said(f"{outcome.output[0]} works: {python}", Qgis.MessageLevel.Success)
             except QalaError as error:
                 QgsSettings().setValue("qala/python", before)
-                self._said(str(error), Qgis.Critical)
+                self._said(str(error), Qgis.MessageLevel.Critical)
 
     def _said(self, text: str, level: Any) -> None:
-        self.iface.messageBar().pushMessage("qala", text, level, 0 if level == Qgis.Critical else 8)
+        self.iface.messageBar().pushMessage(
+            "qala", text, level, 0 if level == Qgis.MessageLevel.Critical else 8
+        )

@@ -123,6 +123,21 @@ def options(**values: Any) -> list[str]:
     return found
 
 
+def by_epoch(files: Mapping[int | None, Sequence[str]]) -> list[str]:
+    """Return files as ``epoch=file``, plain where there is no epoch.
+
+    Examples
+    --------
+    >>> by_epoch({2015: ["a.tif"], 2020: ["b.tif"]}), by_epoch({None: ["c.tif"]})
+    (['2015=a.tif', '2020=b.tif'], ['c.tif'])
+    """
+    return [
+        path if epoch is None else f"{epoch}={path}"
+        for epoch, paths in files.items()
+        for path in paths
+    ]
+
+
 def how_of_areas(
     *, flows: str | None, network: str | None, distance: bool, isochrone: float | None
 ) -> list[str]:
