@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas as gpd
@@ -292,6 +293,82 @@ def test_calibration_finds_the_decay_that_made_the_flows(truth: Decay) -> None:
     assert "held back 29" in str(fit)
 
 
+def test_calibration_is_the_likelihood_of_an_independent_computation() -> None:
+    """β of a dense likelihood written out anew, and an interval that holds the truth."""
+    from scipy.optimize import minimize_scalar
+
+    units = squares(8)
+    km, ids = distances(units).toarray(), units["unit"].to_numpy()
+    rng = np.random.default_rng(3)
+    people = rng.lognormal(8, 1, 64)
+    truth, held = 0.12, []
+    for _ in range(20):
+        drawn = np.array(
+            [rng.multinomial(400, row) for row in plain_huff(km, people, truth)], dtype=float
+        )
+        i, j = np.nonzero(drawn)
+        flows = flows_on_units(table(*zip(ids[i], ids[j], drawn[i, j], strict=True)), ids)
+        fit = calibrate(flows, distances(units), people, start=Decay(0.05), hold_back=0)
+
+        def loss(beta: float, drawn: np.ndarray = drawn) -> float:
+            return float(-(drawn * np.log(plain_huff(km, people, beta))).sum())
+
+        plain = minimize_scalar(loss, bounds=(0.01, 1), method="bounded", options={"xatol": 1e-7})
+        assert fit.decay.beta == pytest.approx(plain.x, rel=1e-4)
+        low, high = fit.interval
+        held.append(low <= truth <= high)
+    # 95 % intervals: fewer than 15 of 20 would come about once in 3,000 times
+    assert sum(held) >= 15
+
+
+def test_people_nearby_do_not_hang_on_units_nor_on_the_size_of_cells() -> None:
+    from affine import Affine
+    from odc.geo.geobox import GeoBox
+    from odc.geo.xr import wrap_xr
+
+    from qala.fua import people_nearby
+
+    rng = np.random.default_rng(5)
+    coarse = rng.integers(0, 3000, (30, 30)).astype(np.float64)
+    box = GeoBox((30, 30), Affine(1000, 0, 0, 0, -1000, 30_000), "ESRI:54009")
+    fine = GeoBox((60, 60), Affine(500, 0, 0, 0, -500, 30_000), "ESRI:54009")
+    units = gpd.GeoDataFrame(
+        {"unit": ["cell", "block"]},
+        geometry=[shapely.box(15e3, 14e3, 16e3, 15e3), shapely.box(10e3, 10e3, 20e3, 20e3)],
+        crs="ESRI:54009",
+    )
+    found = people_nearby(units, wrap_xr(coarse, box), id="unit")
+    y, x = np.mgrid[0:30, 0:30]
+    disc = np.hypot(y - 15, x - 15) <= 5
+    assert found[0] == pytest.approx(coarse[disc].sum())
+    halves = np.repeat(np.repeat(coarse / 4, 2, axis=0), 2, axis=1)
+    np.testing.assert_allclose(people_nearby(units, wrap_xr(halves, fine), id="unit"), found)
+    empty = people_nearby(units, wrap_xr(coarse * 0, box), id="unit")
+    assert (empty == 0).all()
+
+
+def test_people_go_farther_to_an_agglomeration() -> None:
+    units = squares(5)
+    people = np.full(25, 1000.0)
+    nearby = np.where(np.arange(25) == 12, 500_000.0, 100_000.0)
+    flat = estimate_flows(units, id="unit", people=people, decay=Decay(1, shape=0.5))
+    found = estimate_flows(
+        units, id="unit", people=people, decay=Decay(1, shape=0.5, draw=0.06), nearby=nearby
+    )
+    change = (found.matrix.toarray() / flat.matrix.toarray())[0]
+    assert change[12] > 1.1
+    assert (np.delete(change, 12) < 1).all()
+    # with jobs known nothing stands in for them
+    known = estimate_flows(
+        units, id="unit", people=people, jobs=people, decay=Decay(1, shape=0.5, draw=0.06)
+    )
+    np.testing.assert_allclose(known.matrix.toarray(), flat.matrix.toarray())
+    with pytest.raises(InputError, match="draw is 1"):
+        Decay(1, draw=1)
+    with pytest.raises(InputError, match="has a draw"):
+        huff_shares(distances(units), people, Decay(1, draw=0.06))
+
+
 def test_calibration_refuses_estimates_and_too_little() -> None:
     units = squares(2)
     people = np.ones(4)
@@ -321,7 +398,7 @@ def test_held_back_zones_do_not_hang_on_order() -> None:
 
 def test_belgian_calibration(reference: Path) -> None:
     """The defaults are what the census of 2011 gives, and hold on zones held back."""
-    from qala.fua import people_of_units
+    from qala.fua import people_nearby, people_of_units
     from qala.raster import open_raster
 
     base = reference / "belgium"
@@ -334,10 +411,17 @@ def test_belgian_calibration(reference: Path) -> None:
     people, points = people_of_units(
         units, open_raster(base / "ghsl" / "POP.tif", "population"), "unit"
     )
+    grid = open_raster(base / "ghsl" / "POP.tif", "population")
+    nearby = people_nearby(units, grid, id="unit")
     costs = distances(units, points=points)
     plain = calibrate(flows, costs, people, start=Decay(0.1))
-    root = calibrate(flows, costs, people, start=DECAY_KM)
+    root = calibrate(flows, costs, people, start=replace(DECAY_KM, draw=0.0))
+    drawn = calibrate(flows, costs, people, start=DECAY_KM, nearby=nearby)
+    both = calibrate(flows, costs, people, start=DECAY_KM, nearby=nearby, free=("beta", "draw"))
     assert plain.interval[0] < 0.101 < plain.interval[1]
-    assert root.interval[0] < DECAY_KM.beta < root.interval[1]
+    assert drawn.interval[0] < DECAY_KM.beta < drawn.interval[1]
+    assert both.decay.draw == pytest.approx(DECAY_KM.draw, abs=0.006)
     assert root.loss_held_back < plain.loss_held_back - 0.2
-    assert root.common_held_back > 0.7
+    # a destination's surroundings tell something of zones that the fit has not seen
+    assert drawn.loss_held_back < root.loss_held_back - 0.01
+    assert drawn.common_held_back > 0.7

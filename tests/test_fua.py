@@ -546,7 +546,8 @@ def test_estimates_reach_the_real_zones(belgium, given_cores) -> None:
     found = [compare_areas(a.membership, given_cores.membership) for a in (plain, root, known)]
     people = [f.jaccard_people for f in found]
     assert people[0] > 0.74
-    assert people[1] > 0.79
+    # 0.813 measured; β five per cent off gives 0.80
+    assert people[1] >= 0.80
     assert people[2] > 0.80
     # units that variants agree on are seldom wrong, the others often
     checked = area_sensitivity(root).membership
@@ -554,6 +555,39 @@ def test_estimates_reach_the_real_zones(belgium, given_cores) -> None:
     sure = (checked["stability"] >= 0.9).to_numpy()
     assert wrong[sure].mean() < 0.06
     assert wrong[~sure].mean() > 0.15
+
+
+def test_command_reaches_the_real_zones_without_flows(
+    belgium, reference: Path, tmp_path: Path
+) -> None:
+    """The default command line, with the official cores and with those found from people."""
+    from typer.testing import CliRunner
+
+    from qala.cli import app
+
+    folder = belgium["folder"]
+    for name, more in (
+        ("official", ["--cores", str(folder / "official_cores_2019.csv")]),
+        ("own", []),
+    ):
+        tables = []
+        for kind in (
+            ["--distance"],
+            ["--flows", str(folder / "flows_2011.csv"),
+             "--employed", str(folder / "employed_2011.csv")],
+        ):  # fmt: skip
+            out = tmp_path / f"{name}{kind[0]}.gpkg"
+            done = CliRunner().invoke(
+                app,
+                ["areas", "--population", str(reference / "belgium" / "ghsl" / "POP.tif"),
+                 "--units", str(folder / "communes_2011.gpkg"), "--id", "unit", *kind, *more,
+                 "-o", str(out)],
+            )  # fmt: skip
+            assert done.exit_code == 0, done.output
+            tables.append(gpd.read_file(out, layer="membership"))
+        found = compare_areas(*tables)
+        assert found.jaccard_people >= 0.80, name
+        assert found.jaccard >= 0.79, name
 
 
 def test_isochrone_is_a_poor_likeness_in_belgium(belgium, given_cores) -> None:

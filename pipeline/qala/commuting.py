@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("qala")
 
 Per = Literal["km", "min"]
-Free = Literal["beta", "shape", "power"]
+Free = Literal["beta", "shape", "power", "draw"]
 
 #: flows above a denominator by no more than this share are rounding of the source
 ROUNDING = 1e-6
@@ -47,6 +47,12 @@ ROUNDING = 1e-6
 REACH: Mapping[Per, float] = {"km": 150.0, "min": 180.0}
 #: speed at which the distance inside a unit is turned into time, km/h (built-up area)
 OWN_SPEED = 30.0
+#: people this near to a place of work, km, make the agglomeration that it belongs to
+NEARBY = 5.0
+#: agglomeration at which β is what it says, people within :data:`NEARBY`
+_AGGLOMERATION = 100_000.0
+#: kilometres of straight line in a minute, where there is no network: 60 km/h, detour 1.3
+KM_A_MINUTE = 1 / 1.3
 #: origins whose neighbours are searched for together; bounds the memory
 _BLOCK = 2048
 
@@ -74,6 +80,13 @@ class Decay:
         attraction of a unit becomes the commuters that the model itself sends
         there (a step of Harris & Wilson 1978, doi:10.1068/a100371). 0 takes
         people for jobs.
+    draw
+        How much farther people go to work in a large agglomeration: towards a
+        unit with N people within 5 km, β is ``beta · (N / 100,000) ** -draw``.
+        0 makes all destinations alike. That decay hangs on the structure around
+        a destination is the finding of Fotheringham (1981,
+        doi:10.1111/j.1467-8306.1981.tb01367.x); here it stands in for jobs, and
+        is left out where jobs are known.
     source
         What it was calibrated on.
     """
@@ -83,6 +96,7 @@ class Decay:
     shape: float = 1.0
     power: float = 1.0
     passes: int = 0
+    draw: float = 0.0
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -93,9 +107,15 @@ class Decay:
                 problems.add(f"{name} is {value!r}", "a number above 0")
         if self.per not in REACH:
             problems.add(f"per is {self.per!r}", "km or min")
+        if not (math.isfinite(self.draw) and 0 <= self.draw < 1):
+            problems.add(f"draw is {self.draw!r}", "0 or more, below 1")
         if self.passes not in range(11):
             problems.add(f"passes is {self.passes!r}", "a whole number from 0 to 10")
         problems.raise_if_any()
+
+    def with_jobs(self) -> Decay:
+        """Return the same decay without what stands in for jobs: passes and draw."""
+        return replace(self, passes=0, draw=0.0)
 
     def scaled(self, factor: float) -> Decay:
         """Return the same decay with ``beta`` times a factor."""
@@ -103,16 +123,16 @@ class Decay:
 
 
 #: Fitted by maximum likelihood on the commuters of the 589 Belgian communes of the census of
-#: 2011: straight line between population-weighted centres, people of GHS-POP 2020 turned into
-#: jobs by one pass. The square root fits better than the plain exponential and leaves one
-#: parameter; see docs/functional-areas.md for the fit on zones held back.
-DECAY_KM = Decay(1.03, "km", shape=0.5, passes=1, source="Belgium, census 2011, straight line")
+#: 2011: straight line between population-weighted centres, people of GHS-POP 2020 as attraction.
+#: The square root fits better than the plain exponential and leaves one parameter; see
+#: docs/functional-areas.md for the fit on zones held back.
+DECAY_KM = Decay(1.03, "km", shape=0.5, draw=0.06, source="Belgium, census 2011, straight line")
 #: The plain exponential of the literature, fitted on the same commuters with people as attraction.
 DECAY_KM_EXPONENTIAL = Decay(0.101, "km", source="Belgium, census 2011, straight line")
 #: The two above in minutes, at 60 km/h along roads 1.3 times the straight line (0.77 km a
 #: minute). No network was calibrated on: an assumption.
 DECAY_MIN = Decay(
-    0.904, "min", shape=0.5, passes=1, source="Belgium, census 2011, km turned into minutes"
+    0.904, "min", shape=0.5, draw=0.06, source="Belgium, census 2011, km turned into minutes"
 )
 DECAY_MIN_EXPONENTIAL = Decay(0.078, "min", source="Belgium, census 2011, km turned into minutes")
 
@@ -672,6 +692,7 @@ def estimate_flows(
     decay: Decay | None = None,
     reach: float | None = None,
     costs: csr_matrix | None = None,
+    nearby: Any = None,
 ) -> Flows:
     """Estimate commuting flows by a production-constrained Huff model.
 
@@ -705,6 +726,10 @@ def estimate_flows(
         Farthest pair, km or minutes; default: :data:`REACH`.
     costs
         Result of :func:`distances` or :func:`minutes`, where it is at hand.
+    nearby
+        People within 5 km of each unit's people (a column or values), as
+        :func:`qala.fua.people_nearby` counts them on a grid. Default: the people
+        of the units within 5 km of each. Only decays with ``draw`` ask for it.
 
     Returns
     -------
@@ -747,7 +772,7 @@ def estimate_flows(
         else:
             costs = minutes(seconds, units)
     if jobs is not None:
-        decay = replace(decay, passes=0)
+        decay = decay.with_jobs()
     pull = unit_values(
         units, people if jobs is None else jobs, "people" if jobs is None else "jobs"
     )
@@ -755,7 +780,14 @@ def estimate_flows(
     workers = residents if employed is None else unit_values(units, employed, "employed")
     if not pull.sum() > 0:
         raise InputError("no unit has people or jobs", "people or jobs in some units")
-    matrix = huff_shares(costs, pull, decay, workers)
+    around = None
+    if decay.draw:
+        around = (
+            nearby_units(costs, residents, units, per)
+            if nearby is None
+            else unit_values(units, nearby, "people nearby")
+        )
+    matrix = huff_shares(costs, pull, decay, workers, around)
     matrix.data *= np.repeat(workers, np.diff(matrix.indptr))
     names = as_ids(units[id])
     empty = workers <= 0
@@ -824,8 +856,39 @@ def unit_values(units: gpd.GeoDataFrame, values: Any, what: str) -> Floats:
     return numbers
 
 
+def nearby_units(
+    costs: csr_matrix, people: Floats, units: gpd.GeoDataFrame, per: Per = "km"
+) -> Floats:
+    """Return the people of the units within 5 km (6.5 minutes) of each unit.
+
+    The coarser stand-in for :func:`qala.fua.people_nearby`, where people are known by unit only.
+    Of a unit's own people count as many as live on the area of a circle of 5 km.
+
+    Parameters
+    ----------
+    costs
+        Result of :func:`distances` or :func:`minutes`.
+    people
+        Of each unit.
+    units
+        The units, for their area.
+    per
+        Unit of ``costs``.
+    """
+    radius = NEARBY if per == "km" else NEARBY / KM_A_MINUTE
+    row = np.repeat(np.arange(costs.shape[0]), np.diff(costs.indptr))
+    near = (costs.data <= radius) & (row != costs.indices)
+    own = np.minimum(1.0, (NEARBY / np.maximum(2 * own_distance(units), 1e-9)) ** 2)
+    others = np.bincount(costs.indices[near], people[row[near]], minlength=costs.shape[1])
+    return people * own + others
+
+
 def huff_shares(
-    costs: csr_matrix, attraction: Floats, decay: Decay, workers: Floats | None = None
+    costs: csr_matrix,
+    attraction: Floats,
+    decay: Decay,
+    workers: Floats | None = None,
+    nearby: Floats | None = None,
 ) -> csr_matrix:
     """Return the share of each unit's residents that work in each unit within reach.
 
@@ -839,6 +902,8 @@ def huff_shares(
         Distance decay in the unit of ``costs``.
     workers
         Whom the passes of the decay send out; default: the attraction.
+    nearby
+        People within 5 km of each unit; needed by a decay with ``draw``.
 
     Returns
     -------
@@ -848,6 +913,11 @@ def huff_shares(
     from scipy.sparse import csr_matrix
 
     steep = decay.beta * (costs.data if decay.shape == 1 else costs.data**decay.shape)
+    if decay.draw:
+        if nearby is None:
+            raise InputError("the decay has a draw", "nearby: the people within 5 km of each unit")
+        # nobody nearby means nobody to employ: the attraction is 0 then, the floor only avoids 1/0
+        steep *= ((np.maximum(nearby, 1.0) / _AGGLOMERATION) ** -decay.draw)[costs.indices]
     starts, length = costs.indptr[:-1], np.diff(costs.indptr)
     out = attraction if workers is None else workers
     pull: Any = attraction
@@ -928,7 +998,7 @@ class Calibration:
         lines = [
             f"beta {self.decay.beta:.4f}{unit} (95 %: {low:.4f} to {high:.4f}), "
             f"shape {self.decay.shape:.3g}, power {self.decay.power:.3g}, "
-            f"passes {self.decay.passes}; "
+            f"passes {self.decay.passes}, draw {self.decay.draw:.3g}; "
             f"fitted: {', '.join(self.free)}",
             f"zones fitted on {self.zones_fitted}, held back {self.zones_held_back}; "
             f"commuters {self.commuters:,.0f}, beyond reach and left out "
@@ -951,6 +1021,7 @@ def calibrate(
     per: Per = "km",
     free: Sequence[Free] = ("beta",),
     start: Decay | None = None,
+    nearby: Floats | None = None,
     hold_back: float = 0.2,
     seed: int = 2011,
     source: str = "",
@@ -973,6 +1044,8 @@ def calibrate(
     start
         Where to start, with the parameters that stay; default: the square root
         of the cost, as in :data:`DECAY_KM`, ``attraction`` being jobs.
+    nearby
+        People within 5 km of each unit, where ``start`` has a ``draw`` or it is fitted.
     hold_back
         Share of origin units that are kept out of the fit and judged on.
     seed
@@ -997,12 +1070,14 @@ def calibrate(
         problems.add("the flows are estimates", "flows of a census or register")
     if not 0 <= hold_back < 1:
         problems.add(f"hold_back is {hold_back!r}", "a share from 0 to below 1")
-    if "beta" not in free or not set(free) <= {"beta", "shape", "power"}:
-        problems.add(f"free is {tuple(free)!r}", "beta, and perhaps shape and power")
+    if "beta" not in free or not set(free) <= {"beta", "shape", "power", "draw"}:
+        problems.add(f"free is {tuple(free)!r}", "beta, and perhaps shape, power and draw")
     if costs.shape != flows.matrix.shape:
         problems.add(f"costs are {costs.shape}, flows {flows.matrix.shape}", "the same units")
     problems.raise_if_any()
-    begin = start or replace(choose_decay(per), passes=0)
+    begin = start or choose_decay(per).with_jobs()
+    if "draw" in free and not begin.draw:
+        begin = replace(begin, draw=0.01)
     observed, beyond = _on_pattern(flows.matrix, costs)
     held = _held_back(flows.ids, hold_back, seed)
     used = np.asarray(observed.sum(axis=1)).ravel() > 0
@@ -1015,7 +1090,7 @@ def calibrate(
         )
 
     def losses(decay: Decay) -> Floats:
-        shares = huff_shares(costs, attraction, decay)
+        shares = huff_shares(costs, attraction, decay, nearby=nearby)
         with np.errstate(divide="ignore"):
             terms = np.where(observed.data > 0, -np.log(np.maximum(shares.data, 1e-300)), 0.0)
         return cast("Floats", np.add.reduceat(terms * observed.data, costs.indptr[:-1]))
@@ -1045,7 +1120,7 @@ def calibrate(
             log.warning("the fit stopped early: %s", result.message)
         best = decay_at(result.x)
     per_zone = losses(best)
-    shares = huff_shares(costs, attraction, best)
+    shares = huff_shares(costs, attraction, best, nearby=nearby)
     sides = {
         name: _fit_of(side, per_zone, observed, shares, costs)
         for name, side in (("fitted", fit), ("held_back", judge))

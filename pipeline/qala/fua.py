@@ -26,13 +26,16 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from qala.commuting import (
+    NEARBY,
     Decay,
     Flows,
     as_ids,
+    choose_decay,
     distances,
     estimate_flows,
     flows_on_units,
     minutes,
+    nearby_units,
     read_cores,
     unit_values,
 )
@@ -174,6 +177,7 @@ class Frame:
     merge: bool
     costs: csr_matrix | None = None
     pull: Floats | None = None
+    nearby: Floats | None = None
     merge_threshold: float | None = None
     jobs_known: bool = False
 
@@ -717,7 +721,7 @@ def functional_areas(
         )
         if list(given.ids) != list(ids):
             raise InputError("the flows are of other units", "flows on the same units, in order")
-        pull = None
+        pull = nearby = None
     else:
         if not np.isfinite(people).all():
             raise InputError(
@@ -729,9 +733,16 @@ def functional_areas(
             costs = distances(units, points=where, **far)
         else:
             costs = minutes(seconds, units)
+        nearby, per = None, "km" if seconds is None else "min"
+        if choose_decay(cast("Any", per), beta, decay).draw and jobs is None:
+            nearby = (
+                people_nearby(units, population, id=id)
+                if hasattr(population, "dims")
+                else nearby_units(costs, people, units, cast("Any", per))
+            )
         given = estimate_flows(
             units, id=id, people=people, jobs=jobs, employed=employed, seconds=seconds, beta=beta,
-            decay=decay, costs=costs,
+            decay=decay, costs=costs, nearby=nearby,
         )  # fmt: skip
         pull = people if jobs is None else unit_values(units, jobs, "jobs")
     counts = np.nan_to_num(people)
@@ -745,6 +756,7 @@ def functional_areas(
         merge=joins,
         costs=costs,
         pull=pull,
+        nearby=nearby,
         merge_threshold=merge_threshold if joins else None,
         jobs_known=jobs is not None,
     )
@@ -764,6 +776,7 @@ def functional_areas(
             "shape": given.decay.shape,
             "power": given.decay.power,
             "passes": given.decay.passes,
+            "draw": given.decay.draw,
             "beta_source": given.decay.source,
         }
     return _result(units, frame, found, given, settings, cities, people)
@@ -828,6 +841,55 @@ def weighted_centres(
         Points in the grid's CRS; a point inside the unit where nobody lives.
     """
     return _people_and_centres(units, population, id)[1]
+
+
+def people_nearby(
+    units: gpd.GeoDataFrame, population: xr.DataArray, *, id: str, radius: float = NEARBY
+) -> Floats:
+    """Return how many people live within a radius of the people of each unit, on average.
+
+    What an agglomeration is, whatever the size of the units: a city of one unit and a city of
+    twenty are alike. People beyond the units count, as far as the grid goes.
+
+    Parameters
+    ----------
+    units
+        Polygons in any declared CRS.
+    population
+        dims (y, x); people per cell on an equal-area grid. Cells below 1 km are summed first.
+    id
+        Column of unit ids.
+    radius
+        Kilometres on the grid.
+
+    Returns
+    -------
+    numpy.ndarray
+        One value a unit; 0 where nobody lives.
+    """
+    from scipy.signal import oaconvolve
+
+    from qala.grid import geobox_of
+    from qala.units import coverage
+
+    box = geobox_of(population)
+    step = max(1, round(1000.0 / abs(box.transform.a)))
+    if step > 1:
+        grid = population.fillna(0).coarsen(x=step, y=step, boundary="pad").sum()
+        box = box.pad_wh(step).zoom_out(step)
+    else:
+        grid = population
+    people = np.nan_to_num(np.asarray(grid.compute().data, dtype=np.float64))
+    cell = abs(box.transform.a) / 1000.0
+    reach = int(radius / cell)
+    across = np.arange(-reach, reach + 1) * cell
+    disc = (np.hypot(across[:, None], across[None, :]) <= radius).astype(np.float64)
+    around = np.maximum(oaconvolve(people, disc, mode="same"), people)
+    cover = coverage(units, box, id=id)
+    here, near = people.ravel()[cover.cells], around.ravel()[cover.cells]
+    total = np.asarray(cover.parts @ here).ravel()
+    weighted = np.asarray(cover.parts @ (here * near)).ravel()
+    return cast("Floats", np.divide(weighted, total, out=np.zeros_like(total), where=total > 0))
 
 
 def _people_and_centres(

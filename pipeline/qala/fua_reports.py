@@ -150,10 +150,11 @@ def _with_decay(frame: Frame, flows: Flows, decay: Decay) -> Flows:
     if decay == flows.decay:
         return flows
     if frame.jobs_known:
-        decay = replace(decay, passes=0)
+        decay = decay.with_jobs()
     shares = huff_shares(
-        cast("csr_matrix", frame.costs), cast("Floats", frame.pull), decay, flows.employed
-    )
+        cast("csr_matrix", frame.costs), cast("Floats", frame.pull), decay, flows.employed,
+        frame.nearby,
+    )  # fmt: skip
     shares.data *= np.repeat(flows.employed, np.diff(shares.indptr))
     return replace(flows, matrix=shares, decay=decay)
 
