@@ -98,7 +98,8 @@ function paint( model ) {
 	const { geometry, rows, features, roof } = model;
 	const colour = geometry.attributes.color;
 	const palette = PALETTES[ state.mode ];
-	const colours = rows.map( row => ( state.picked !== null && row.id === state.picked ) ? PICKED : palette( row ) );
+	// a building of parts shines as one
+	const colours = rows.map( row => ( state.picked !== null && ( row.parent || row.id ) === state.picked ) ? PICKED : palette( row ) );
 	const out = colour.array;
 	for ( let i = 0; i < features.length; i ++ ) {
 
@@ -354,7 +355,7 @@ function pick( x, y ) {
 	const hit = ray.intersectObject( tiles.group, true )[ 0 ];
 	const model = hit && hit.object.userData.model;
 	const row = model ? model.rows[ model.features[ hit.face.a ] ] : null;
-	state.picked = row ? row.id : null;
+	state.picked = row ? row.parent || row.id : null;
 	tell( row );
 	repaint();
 	return row;
