@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -118,6 +120,7 @@ def indicators_flow(
         When inputs are not sound; nothing is written then.
     """
     from qala.export.geopackage import write_geopackage
+    from qala.export.project import embed_project
     from qala.raster import require_apart, require_writable
 
     target = Path(output)
@@ -158,32 +161,39 @@ def indicators_flow(
         "provenance": {"settings": dict(found.settings), "inputs": described(read)},
         "synthetic": synthetic,
     }
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_geopackage(target, layers_of_indicators(found, lang), metadata=metadata, lang=lang)
-    write_csv(found, table, lang)
-    files = [target, table]
     words = tr("indicator.map_title", lang)
     heading = f"{words}: {title}" if title else words
-    if figure is not None:
-        files.append(
-            map_indicators(
-                found, figure, title=heading, lang=lang, source=credit, synthetic=synthetic
+    marks: dict[str, Any] = {"lang": lang, "synthetic": synthetic}
+    for path in named:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    # all files are made before the first appears under its name
+    with TemporaryDirectory(prefix=".qala-", dir=target.parent) as folder:
+        stage = Path(folder)
+        made = {target: stage / target.name, table: stage / table.name}
+        layers = layers_of_indicators(found, lang)
+        write_geopackage(made[target], layers, metadata=metadata, lang=lang)
+        if len(found.units):
+            embed_project(made[target], title=heading, sources=[credit], **marks)
+        write_csv(found, made[table], lang)
+        if figure is not None:
+            made[Path(figure)] = map_indicators(
+                found, stage / Path(figure).name, title=heading, source=credit, **marks
             )
-        )
-    if page is not None:
-        files.append(
-            _page_with_maps(found, Path(page), title, notices, described(read), synthetic, lang)
-        )
+        if page is not None:
+            made[Path(page)] = _page_with_maps(
+                found, stage / Path(page).name, title, notices, described(read), **marks
+            )
+        for path, work in made.items():
+            shutil.move(work, path)
+    files = list(made)
     return found, files
 
 
 def _page_with_maps(
     found: Indicators, page: Path, title: str, notices: Sequence[str],
-    inputs: list[dict[str, Any]], synthetic: bool, lang: str,
+    inputs: list[dict[str, Any]], *, synthetic: bool, lang: str,
 ) -> Path:  # fmt: skip
     """Write the page with a map in each language."""
-    from tempfile import TemporaryDirectory
-
     from qala.indicator_report import write_indicator_page
 
     credit = list(dict.fromkeys(n for n in notices if n))
