@@ -120,7 +120,6 @@ def indicators_flow(
         When inputs are not sound; nothing is written then.
     """
     from qala.export.geopackage import write_geopackage
-    from qala.export.project import embed_project
     from qala.raster import require_apart, require_writable
 
     target = Path(output)
@@ -154,15 +153,16 @@ def indicators_flow(
     notices = [source, *([amenities.notice] if amenities is not None else [])]
     notices += [str(n.metadata.get("notice", "")) for n in (given["networks"] or {}).values()]
     credit = "; ".join(dict.fromkeys(n for n in notices if n))
-    metadata = {
-        "title": title or tr("indicator.map_title", lang),
+    words = tr("indicator.map_title", lang)
+    metadata: dict[str, Any] = {
+        "title": f"{words}: {title}" if title else words,
+        "sources": [credit] if credit else [],
         "licence": credit,
         "citation": "UN-Habitat, SDG indicator metadata 11.2.1, 11.3.1, 11.7.1",
         "provenance": {"settings": dict(found.settings), "inputs": described(read)},
         "synthetic": synthetic,
     }
-    words = tr("indicator.map_title", lang)
-    heading = f"{words}: {title}" if title else words
+    heading = str(metadata["title"])
     marks: dict[str, Any] = {"lang": lang, "synthetic": synthetic}
     for path in named:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -172,8 +172,6 @@ def indicators_flow(
         made = {target: stage / target.name, table: stage / table.name}
         layers = layers_of_indicators(found, lang)
         write_geopackage(made[target], layers, metadata=metadata, lang=lang)
-        if len(found.units):
-            embed_project(made[target], title=heading, sources=[credit], **marks)
         write_csv(found, made[table], lang)
         if figure is not None:
             made[Path(figure)] = map_indicators(
@@ -493,9 +491,12 @@ def layers_of_indicators(found: Indicators, lang: str = "en") -> dict[str, Layer
             continue
         frame = found.wide(kind)
         name = f"indicators_{kind}s"
+        order, titles = headline(found, frame), titles_of(found, lang)
+        # the legend tells by which indicator the map is coloured
+        shows = f": {titles[order[0]]}" if order else ""
         layers[name] = Layer(
-            frame, tr(f"layer.{name}", lang), style=_wide_style(found, frame, lang),
-            aliases=titles_of(found, lang),
+            frame, f"{tr(f'layer.{name}', lang)}{shows}", style=_wide_style(found, frame, lang),
+            aliases=titles,
         )  # fmt: skip
     for name, shape in found.catchments.items():
         layers[name] = Layer(
