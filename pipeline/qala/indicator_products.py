@@ -490,26 +490,31 @@ def layers_of_indicators(found: Indicators, lang: str = "en") -> dict[str, Layer
         if kind == "area" and found.areas is None:
             continue
         frame = found.wide(kind)
-        name = f"indicators_{kind}s"
-        order, titles = headline(found, frame), titles_of(found, lang)
-        # the legend tells by which indicator the map is coloured
-        shows = f": {titles[order[0]]}" if order else ""
+        name, order = f"indicators_{kind}s", headline(found, frame)
+        titles: dict[str, str] = {}
+        for code in LANGUAGES:
+            # the legend tells by which indicator the map is coloured
+            shows = f": {titles_of(found, code)[order[0]]}" if order else ""
+            titles[code] = f"{tr(f'layer.{name}', code)}{shows}"
         layers[name] = Layer(
-            frame, f"{tr(f'layer.{name}', lang)}{shows}", style=_wide_style(found, frame, lang),
-            aliases=titles,
+            frame, titles, aliases=titles_of(found, lang),
+            style={code: _wide_style(found, frame, code) for code in LANGUAGES},
         )  # fmt: skip
     for name, shape in found.catchments.items():
-        layers[name] = Layer(
-            shape, tr("indicator.catchment", lang, name=_reach_name(name, lang)),
-            style=_catchment_style(shape, lang),
-        )  # fmt: skip
-    table = found.table(lang)
+        titles = {
+            code: tr("indicator.catchment", code, name=_reach_name(name, code))
+            for code in LANGUAGES
+        }
+        style: dict[str, str] = {code: _catchment_style(shape, code) for code in LANGUAGES}
+        layers[name] = Layer(shape, titles, style=style)
     layers["indicators"] = Layer(
-        table, tr("layer.indicators", lang), style=styles.table({**words, **_unit_words(lang)})
-    )
+        found.table(lang), {code: tr("layer.indicators", code) for code in LANGUAGES},
+        style=styles.table({**words, **_unit_words(lang)}),
+    )  # fmt: skip
     layers["definitions"] = Layer(
-        definitions_table(), tr("layer.definitions", lang), style=styles.table(words)
-    )
+        definitions_table(), {code: tr("layer.definitions", code) for code in LANGUAGES},
+        style=styles.table(words),
+    )  # fmt: skip
     return layers
 
 

@@ -814,9 +814,10 @@ def make_catchments(job: Job, limits: Mapping[str, float], reach: Mapping[str, f
                     continue
                 made[f"emergency_{service}"] = _bands(car, near, EMERGENCY_MINUTES, "from", size)
     for name, layer in job.points.items():
-        made[f"{name}_{reach[name]:g}m"] = straight_catchment(
-            layer.to_crs("EPSG:4326"), reach[name]
-        )
+        key = f"{name}_{reach[name]:g}m"
+        # a layer of points may be called stops too
+        key = f"points_{key}" if key in made else key
+        made[key] = straight_catchment(layer.to_crs("EPSG:4326"), reach[name])
 
 
 def _near(layer: gpd.GeoDataFrame, job: Job) -> gpd.GeoDataFrame:
