@@ -11,8 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import geopandas as gpd
 import numpy as np
 import pytest
+import shapely
+from gltf import gltf_faults
 
 from qala.city.twin import city_flow
 from qala.errors import InputError, TemporaryError
@@ -170,6 +173,10 @@ def test_the_ground_follows_the_terrain(reference: Path, tmp_path: Path, browser
               terrain=terrain, date="2026-01-01", lang="en")  # fmt: skip
     found = check_twin(out)
     assert found["terrain_triangles"] > 50
+    assert found["terrain_triangles"] == len(gpd.read_file(out / "city.gpkg", layer="terrain"))
+    streets = gpd.read_file(out / "city.gpkg", layer="streets")
+    z = shapely.get_coordinates(streets.geometry.to_numpy(), include_z=True)[:, 2]
+    assert 15 < z.min() < z.max() < 105
     page = browser.new_page(viewport={"width": 800, "height": 600})
     server, address = serve_in_background(out)
     try:
@@ -185,3 +192,4 @@ def test_the_ground_follows_the_terrain(reference: Path, tmp_path: Path, browser
     finally:
         page.close()
         server.shutdown()
+    assert gltf_faults([out / "terrain" / "terrain.glb"]) == {}

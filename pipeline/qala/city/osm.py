@@ -447,6 +447,7 @@ def in_area(layer: gpd.GeoDataFrame, area: shapely.Geometry, *, clip: bool) -> g
     if not clip:
         box = shapely.bounds(geometry)
         x, y = (box[:, 0] + box[:, 2]) / 2, (box[:, 1] + box[:, 3]) / 2
+        x[box[:, 2] - box[:, 0] > 180.0] = 180.0  # drawn across 180° east
         return layer[shapely.intersects_xy(area, x, y)].reset_index(drop=True)
     hit = shapely.intersects(area, geometry)
     kept = layer[hit].copy()
