@@ -114,6 +114,8 @@ def test_console_functions_in_a_dirty_environment(tmp_path: Path, home: Path):
     assert found["group"][1][:2] == ["Қала орталықтары, 2023", "Аумақтық бірліктер сыныптары"]
     assert found["styles"] == ["categorizedSymbol", "degurba_l2"]
     assert found["again"][0] == "Түркістан (2)"
+    assert found["indicators"][0] == "indicators_units"
+    assert found["indicators"][1] == found["ids"], "joined back by the user's own ids"
     assert found["areas"] == ["Функционалды қалалық аймақтар", True]
     assert found["check"] == [True, False]
     assert found["status"] is True
@@ -137,7 +139,7 @@ def test_console_functions_in_a_dirty_environment(tmp_path: Path, home: Path):
     assert found["in a script"][0] == "InputError"
     # nothing but the result: no temporary files, no half-made folders
     left = {p.name for p in tmp_path.iterdir()} - {"home"}
-    assert left == {"Нәтиже", "areas.gpkg"}
+    assert left == {"Нәтиже", "areas.gpkg", "indicators.gpkg", "indicators.csv"}
     assert not list(home.glob("qala-*"))
 
 
@@ -294,7 +296,9 @@ def options(values: Mapping[str, Any]) -> list[str]:
 
 def test_plugin_lists_its_algorithms_with_help(home: Path, enabled: Path):
     listed = process(home, enabled, "list").stdout
-    for name in ("urbanisation", "functionalareas", "traveltimes", "citylayers", "checkdata"):
+    names = ("urbanisation", "functionalareas", "traveltimes", "citylayers", "indicators",
+             "checkdata")  # fmt: skip
+    for name in names:
         assert f"qala:{name}" in listed
         text = process(home, enabled, "help", f"qala:{name}").stdout
         lines = text.splitlines()
@@ -363,6 +367,29 @@ def test_city_layers_of_a_real_place(tmp_path, home, enabled, reference):
     assert pyogrio.read_info(out / "city.gpkg", layer="buildings")["features"] > 100
 
 
+def test_indicators_of_two_years(tmp_path: Path, home: Path, enabled: Path):
+    out = tmp_path / "көрсеткіштер.gpkg"
+    given = {
+        "POPULATION": SAMPLE / "GHS_POP_E2026_SYNTHETIC_54009_1000.tif", "EPOCH": 2026,
+        "POPULATION_BEFORE": POPULATION, "EPOCH_BEFORE": 2023,
+        "BUILT": SAMPLE / "GHS_BUILT_S_E2026_SYNTHETIC_54009_1000.tif",
+        "BUILT_BEFORE": SAMPLE / "GHS_BUILT_S_E2023_SYNTHETIC_54009_1000.tif",
+        "UNITS": SAMPLE / "units.gpkg", "ID": "unit", "ZONES": SAMPLE / "units.gpkg",
+        "LANGUAGE": 3, "OUTPUT": out,
+    }  # fmt: skip
+    ran = process(home, enabled, "run", "qala:indicators", *options(given), **DIRTY)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert f"UNITS_INDICATORS:\t{out}|layername=indicators_units" in ran.stdout
+    import geopandas as gpd
+
+    units = gpd.read_file(out, layer="indicators_units")
+    assert len(units) == 18
+    table = gpd.read_file(out, layer="indicators")
+    # from the earlier year to the later one, and people inside the zones
+    assert {"2023"} <= set(table["since"].dropna().astype(str).str[:4])
+    assert not list(home.glob("qala-*"))
+
+
 @pytest.mark.parametrize(
     ("algorithm", "given", "words"),
     [
@@ -371,6 +398,8 @@ def test_city_layers_of_a_real_place(tmp_path, home, enabled, reference):
         ("functionalareas", {"POPULATION": POPULATION, "UNITS": SAMPLE / "units.gpkg", "ID": "unit",
                              "HOW": 2}, "FLOWS is empty"),
         ("urbanisation", {"POPULATION": SAMPLE / "units.gpkg"}, "POPULATION"),
+        ("indicators", {"POPULATION": POPULATION, "UNITS": SAMPLE / "units.gpkg", "ID": "unit",
+                        "POPULATION_BEFORE": POPULATION}, "EPOCH is empty"),
         ("citylayers", {"OSM": "/nowhere.osm.pbf"}, "neither a file nor a layer"),
     ],
 )  # fmt: skip

@@ -14,7 +14,6 @@ from contextlib import redirect_stderr
 
 PACKAGE, SAMPLE, OUT = sys.argv[1:4]
 sys.path.insert(0, PACKAGE)
-loaded = set(sys.modules)
 from qgis.core import (
     QgsApplication,
     QgsCoordinateReferenceSystem,
@@ -30,6 +29,8 @@ from qgis.PyQt.QtCore import QVariant
 
 app = QgsApplication([], False)
 app.initQgis()
+# newer releases load numpy themselves
+loaded = set(sys.modules)
 
 real_import = builtins.__import__
 asked = set()
@@ -45,6 +46,7 @@ from qala.qgis import (
     check,
     city,
     functional_areas,
+    indicators,
     open_results,
     status,
     travel_times,
@@ -116,6 +118,15 @@ areas = functional_areas(
     output=f"{OUT}/areas.gpkg",
 )  # fmt: skip
 say("areas", [areas["areas"].name(), "reason" in [f.name() for f in areas["membership"].fields()]])
+
+shown = indicators(
+    {2023: "Халық саны"}, "Аудандар", "КАТО коды", zones={"қорық": "Аудандар"},
+    selected_only=True, join=True, language="kk", output=f"{OUT}/indicators.gpkg",
+)  # fmt: skip
+own = [f.name() for f in units.fields() if f.name().startswith("qala_")]
+say("indicators", [next(iter(shown)), sorted(
+    f["КАТО коды"] for f in units.getFeatures() if any(str(f[n]) not in ("NULL", "None") for n in own)
+)])  # fmt: skip
 
 before = len(project.mapLayers())
 opened = open_results(f"{OUT}/Нәтиже/urbanisation.gpkg", title="Түркістан")

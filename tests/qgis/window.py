@@ -67,6 +67,9 @@ def main():
     let_live(0.5)
     shell = console._console.console.shell
     dock = console._console
+    # its name changed in QGIS 3.36
+    panel = console._console.console
+    printed = panel.shellOut if hasattr(panel, "shellOut") else panel.shell_output
     population = QgsRasterLayer(f"{SAMPLE}/GHS_POP_E2023_SYNTHETIC_54009_1000.tif", "population")
     QgsProject.instance().addMapLayer(population)
     iface.addVectorLayer(f"{SAMPLE}/units.gpkg", "districts", "ogr")
@@ -112,7 +115,7 @@ def main():
     ticks.clear()
 
     # the run a newcomer types
-    console._console.console.shellOut.clearConsole()
+    printed.clearConsole()
     iface.messageBar().clearWidgets()
     shell.runCommand("from qala.qgis import urbanisation")
     middle = QTimer()
@@ -134,7 +137,7 @@ def main():
     say("seconds", end - begin)
     say("ticks", len([t for t in ticks if begin <= t <= end]))
     say("longest gap", max(gaps))
-    shown = console._console.console.shellOut.text()
+    shown = printed.text()
     say("quiet", "Traceback" not in shown and "qala:" not in shown)
     root = QgsProject.instance().layerTreeRoot()
     say("group", root.children()[0].name())
@@ -144,8 +147,8 @@ def main():
     iface.messageBar().clearWidgets()
     dock.setMaximumHeight(230)
     window.resizeDocks([dock], [230], Qt.Vertical)
-    panel = window.findChild(QDockWidget, "Layers")
-    window.resizeDocks([panel], [330], Qt.Horizontal)
+    legend = window.findChild(QDockWidget, "Layers")
+    window.resizeDocks([legend], [330], Qt.Horizontal)
     let_live(0.5)
     window.resize(1500, 900)
     let_live(0.5)
@@ -156,7 +159,7 @@ def main():
     drawn()
     seen("qgis-console")
     shell.runCommand("urbanisation('population', 'districts', 'code')")
-    output = console._console.console.shellOut.text()
+    output = printed.text()
     say("no traceback", "Traceback" not in output)
     say("sentence", "has no column 'code'" in output)
 
