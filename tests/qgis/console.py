@@ -124,9 +124,12 @@ shown = indicators(
     selected_only=True, join=True, language="kk", output=f"{OUT}/indicators.gpkg",
 )  # fmt: skip
 own = [f.name() for f in units.fields() if f.name().startswith("qala_")]
-say("indicators", [next(iter(shown)), sorted(
-    f["КАТО коды"] for f in units.getFeatures() if any(str(f[n]) not in ("NULL", "None") for n in own)
-)])  # fmt: skip
+filled = [
+    f["КАТО коды"]
+    for f in units.getFeatures()
+    if {str(f[n]) for n in own} - {"NULL", "None"}
+]  # fmt: skip
+say("indicators", [next(iter(shown)), sorted(filled)])
 
 before = len(project.mapLayers())
 opened = open_results(f"{OUT}/Нәтиже/urbanisation.gpkg", title="Түркістан")

@@ -67,6 +67,9 @@ def main():
     let_live(0.5)
     shell = console._console.console.shell
     dock = console._console
+    while not isinstance(dock, QDockWidget):
+        # newer releases put it into one
+        dock = dock.parent()
     # its name changed in QGIS 3.36
     panel = console._console.console
     printed = panel.shellOut if hasattr(panel, "shellOut") else panel.shell_output
