@@ -1,19 +1,24 @@
-"""Speed and memory of the 3D city, with peers beside it where they are installed.
+"""Speed and memory of the 3D city, with a peer beside it where it is installed.
 
-Run: ``python benchmarks/city.py [--count 100000] [--osm FILE.osm.pbf]``. Outlines are synthetic and
-say so; peers (trimesh, py3dtilers) get the same outlines and heights, fewer of them where they
-would take minutes, and are compared by buildings a second.
+Run: ``python benchmarks/city.py [--count 100000] [--grow 1000000] [--osm FILE.osm.pbf]``. Outlines
+are synthetic and say so. The peer (trimesh) gets the same outlines and heights, in turns with us, fewer
+of them where it would take minutes, and is compared by buildings a second. Sizes for memory run in
+processes of their own.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import resource
 import shutil
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +29,12 @@ import shapely
 from qala.city.buildings import floor_area
 from qala.city.solids import make_solids, to_multipolygons, triangulate
 from qala.export.cityjson import write_cityjson
+from qala.export.geopackage import Layer, write_geopackage
 from qala.export.tiles3d import tiles_from_gpkg, write_tiles
 
 
 def outlines(count: int, seed: int = 1) -> gpd.GeoDataFrame:
-    """Synthetic city: rectangles, L- and U-shapes and courtyards on a 40 m grid."""
+    """Synthetic city: rectangles, L- and U-shapes on a 40 m grid."""
     rng = np.random.default_rng(seed)
     side = int(np.ceil(np.sqrt(count)))
     shapes = {
@@ -47,7 +53,7 @@ def outlines(count: int, seed: int = 1) -> gpd.GeoDataFrame:
         c, s = np.cos(turn[here])[:, None], np.sin(turn[here])[:, None]
         x = c * xy[..., 0] - s * xy[..., 1] + place[here, :1] + 500_000
         y = s * xy[..., 0] + c * xy[..., 1] + place[here, 1:] + 4_790_000
-        made[here] = shapely.polygons(np.stack([x, y], axis=-1))
+        made[here] = shapely.polygons(np.round(np.stack([x, y], axis=-1), 3))
     table = gpd.GeoDataFrame(
         {
             "id": [f"way/{i:07d}" for i in range(count)], "parent": None, "source_id": "",
@@ -56,9 +62,9 @@ def outlines(count: int, seed: int = 1) -> gpd.GeoDataFrame:
             "min_height": 0.0, "base_z": np.round(rng.uniform(200, 260, count), 2),
             "roof_shape": np.where(rng.random(count) < 0.3, "gabled", "flat"),
             "roof_height": 2.0, "roof_direction": np.nan, "whole": False, "levels": np.nan,
-            "min_level": 0.0, "people": 2.0,
+            "min_level": 0.0, "people": 2.0, "lod": "1.2", "valid_code": 0,
         },
-        geometry=shapely.set_precision(made, 0.001), crs="EPSG:32642",
+        geometry=made, crs="EPSG:32642",
     )  # fmt: skip
     table["height_lo"], table["height_hi"] = table["height"] - 0.05, table["height"] + 0.05
     table["footprint_area"] = table.area
@@ -84,98 +90,162 @@ def best(run: Callable[[], Any], times: int = 3) -> tuple[float, Any]:
     return float(np.median(taken)), out
 
 
-def ours(table: gpd.GeoDataFrame, work: Path, times: int) -> dict[str, float]:
-    """Time each export of the same table, from outlines in memory."""
-    from qala.export.geopackage import Layer, write_geopackage
+def write_buildings(table: gpd.GeoDataFrame, file: Path) -> None:
+    """Write outlines and surfaces as ``qala city`` does; solids are made on the way."""
 
+    def surfaces(first: int, last: int) -> Any:
+        return to_multipolygons(make_solids(table.iloc[first:last]), last - first)
+
+    write_geopackage(file, {"buildings": Layer(table, surfaces=surfaces)})
+
+
+def ours(table: gpd.GeoDataFrame, work: Path, times: int) -> dict[str, float]:
+    """Time each export of the same table, from outlines in memory; solids are made on the way."""
     count = len(table)
     out: dict[str, float] = {}
-
-    def solids() -> Any:
-        made = make_solids(table)
-        return made, triangulate(made)
-
-    solids()  # compiled loops are loaded once
-    out["solids"], (made, _) = best(solids, times)
-    lods = table.assign(lod=made.lods, valid_code=made.valid_codes)
+    triangulate(make_solids(table.iloc[:1000]))  # compiled loops are loaded once
+    out["outlines to solids, triangles"], _ = best(lambda: triangulate(make_solids(table)), times)
 
     def tiles() -> Any:
         shutil.rmtree(work / "tiles", ignore_errors=True)
-        return write_tiles(lods, work / "tiles")
+        return write_tiles(table, work / "tiles")
 
-    out["tiles"], _ = best(tiles, times)
-    changed = lods.copy()
-    changed.loc[changed.index[count // 2 : count // 2 + 10], "name"] = "changed"
-    state = [lods, changed]
+    def cityjson() -> Any:
+        write_cityjson(table, work / "c.city.json", work / "c.city.jsonl")
 
-    def again() -> Any:
-        state.reverse()
-        return write_tiles(state[0], work / "tiles")
+    def everything() -> None:
+        with ThreadPoolExecutor(1) as pool:  # as qala city: GDAL writes while the rest is encoded
+            job = pool.submit(write_buildings, table, work / "c.gpkg")
+            cityjson()
+            tiles()
+            job.result()
 
-    out["tiles, 10 changed"], report = best(again, times)
-    print(f"  10 changed: {report.written} of {report.tiles} tiles written")
-    out["cityjson + seq"], _ = best(
-        lambda: write_cityjson(lods, made, work / "c.city.json", work / "c.city.jsonl"), times
-    )
-
-    def gpkg() -> None:
-        shapes = to_multipolygons(made, count)
-        layer = gpd.GeoDataFrame(lods.drop(columns="geometry"), geometry=shapes, crs=lods.crs)
-        write_geopackage(work / "c.gpkg", {"buildings": Layer(layer)})
-
-    out["geopackage"], _ = best(gpkg, times)
-    write_geopackage(work / "f.gpkg", {"footprints": Layer(lods)})
-    shutil.rmtree(work / "tiles")
+    out["outlines to tiles"], _ = best(tiles, times)
+    out["outlines to cityjson and seq"], _ = best(cityjson, times)
+    out["outlines to geopackage"], _ = best(lambda: write_buildings(table, work / "c.gpkg"), times)
+    out["outlines to all three"], _ = best(everything, times)
+    write_geopackage(work / "f.gpkg", {"footprints": Layer(table)})
     start = work / "start"
 
     def whole() -> Any:
         shutil.rmtree(start, ignore_errors=True)
         return tiles_from_gpkg(work / "f.gpkg", start)
 
-    out["gpkg to tiles"], _ = best(whole, times)
-    ids = lods["id"].iloc[count // 2 : count // 2 + 10].tolist()
-    turn = [0]
-
-    def edited() -> Any:
-        turn[0] += 1
-        with sqlite3.connect(work / "f.gpkg") as db:
-            # the triggers name them; no geometry changes here, so that none is called
-            for name in ("IsEmpty", "MinX", "MaxX", "MinY", "MaxY"):
-                db.create_function(f"ST_{name}", 1, lambda _: 0)
-            marks = ",".join("?" * len(ids))
-            db.execute(f"UPDATE footprints SET name = 'v{turn[0]}' WHERE id IN ({marks})", ids)
-        db.close()
-
-    def some() -> Any:
-        return tiles_from_gpkg(work / "f.gpkg", start, ids=ids)
-
-    taken = []
-    for _ in range(times):
-        edited()
-        seconds, report = best(some, 1)
-        taken.append(seconds)
-    out["gpkg to tiles, 10 named"] = float(np.median(taken))
-    print(f"  10 named: {report.written} of {report.tiles} tiles written")
+    out["geopackage to tiles"], _ = best(whole, times)
+    ids = table["id"].iloc[count // 2 : count // 2 + 10].tolist()
+    for name, named in (("10 edited, found by qala tiles", None), ("10 edited, named", ids)):
+        taken = []
+        for turn in range(times):
+            edit(work / "f.gpkg", ids, f"{name} {turn}")
+            seconds, report = best(
+                lambda n=named: tiles_from_gpkg(work / "f.gpkg", start, ids=n), 1
+            )
+            taken.append(seconds)
+        out[name] = float(np.median(taken))
+        print(f"  {name}: {report.written} of {report.tiles} tiles written")
     return out
 
 
-def trimesh_rate(table: gpd.GeoDataFrame, work: Path, count: int) -> float | None:
-    """Buildings a second of trimesh: extrude each outline, one glb."""
+def edit(file: Path, ids: list[str], text: str) -> None:
+    """Change the name of some buildings, as an edit in a GIS."""
+    with sqlite3.connect(file) as db:
+        # the triggers name them; no geometry changes here, so that none is called
+        for name in ("IsEmpty", "MinX", "MaxX", "MinY", "MaxY"):
+            db.create_function(f"ST_{name}", 1, lambda _: 0)
+        marks = ",".join("?" * len(ids))
+        db.execute(f"UPDATE footprints SET name = ? WHERE id IN ({marks})", [text, *ids])
+    db.close()
+
+
+def against_trimesh(table: gpd.GeoDataFrame, work: Path, count: int, times: int) -> None:
+    """Print both ways from outlines in memory to glb, measured in turns by both clocks.
+
+    trimesh extrudes every outline (its triangulation runs in compiled code) and writes one glb. We
+    extrude, check, add roofs, and write a tree of tiles with attributes, normals and colours.
+    """
     try:
         import trimesh
     except ImportError:
-        return None
+        print("  trimesh is not installed: no peer")
+        return
     some = table.iloc[:count]
-    start = clock()
     origin = some.total_bounds[:2]
-    meshes = [
-        trimesh.creation.extrude_polygon(
-            shapely.transform(g, lambda p: p - origin), h
-        )
-        for g, h in zip(some.geometry, some["height"], strict=True)
-    ]  # fmt: skip
-    trimesh.Scene(meshes).export(work / "peer.glb")
-    return count / (clock() - start)
+
+    def peer() -> None:
+        meshes = [
+            trimesh.creation.extrude_polygon(shapely.transform(g, lambda p: p - origin), h)
+            for g, h in zip(some.geometry, some["height"], strict=True)
+        ]
+        trimesh.Scene(meshes).export(work / "peer.glb")
+
+    def us() -> None:
+        shutil.rmtree(work / "tiles", ignore_errors=True)
+        write_tiles(table, work / "tiles")
+
+    rates: dict[str, list[tuple[float, float]]] = {"trimesh": [], "qala": []}
+    for _ in range(times):
+        for name, run, size in (("trimesh", peer, len(some)), ("qala", us, len(table))):
+            wall, cpu = time.perf_counter(), time.process_time()
+            run()
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+            rates[name].append((size / wall, size / cpu))
+    for k, kind in enumerate(("wall clock", "processor time")):
+        a, b = (np.array([r[k] for r in rates[n]]) for n in ("trimesh", "qala"))
+        pairs = ", ".join(f"{x:.0f}" for x in b / a)
+        print(f"  trimesh {np.median(a):,.0f}/s, outlines to tiles {np.median(b):,.0f}/s by "
+              f"{kind}: {np.median(b / a):.1f} times (pairs {pairs})")  # fmt: skip
+
+
+def grow(count: int, what: str) -> None:
+    """Do one thing with so many buildings and print its peak; run in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        file = work / "f.gpkg"
+        table = outlines(count)
+        idle = peak()
+        start = time.perf_counter(), time.process_time()
+        if what == "exports":
+            with ThreadPoolExecutor(1) as pool:
+                job = pool.submit(write_buildings, table, work / "c.gpkg")
+                write_cityjson(table, work / "c.city.json", work / "c.city.jsonl")
+                write_tiles(table, work / "tiles")
+                job.result()
+        else:
+            write_geopackage(file, {"footprints": Layer(table)})
+            idle = 0.0
+            # memory that Python has had is not given back: another process reads the file
+            code = (
+                "import sys, resource; from qala.export.tiles3d import tiles_from_gpkg;"
+                "tiles_from_gpkg(sys.argv[1], sys.argv[2]);"
+                "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+            )
+            start = time.perf_counter(), time.process_time()
+            told = subprocess.run([sys.executable, "-c", code, str(file), str(work / "tiles")],
+                                  capture_output=True, text=True, check=True)  # fmt: skip
+        wall = time.perf_counter() - start[0]
+        cpu = resource.getrusage(resource.RUSAGE_CHILDREN)
+        used = cpu.ru_utime + cpu.ru_stime if what == "tiles" else time.process_time() - start[1]
+        top = float(told.stdout) if what == "tiles" else peak()
+        print(json.dumps({"count": count, "what": what, "wall": wall, "cpu": used, "peak": top,
+                          "table": idle}))  # fmt: skip
+
+
+def peak() -> float:
+    """Return the most memory this process has had, MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def growth(sizes: list[int]) -> None:
+    """Print peak memory of each size."""
+    for what in ("tiles", "exports"):
+        for count in sizes:
+            told = subprocess.run([sys.executable, __file__, "--one", what, "--count", str(count)],
+                                  capture_output=True, text=True, check=True)  # fmt: skip
+            r = json.loads(told.stdout.splitlines()[-1])
+            words = "geopackage to tiles" if what == "tiles" else "table to all three formats"
+            base = f", of which the table and before {r['table']:,.0f} MB" if r["table"] else ""
+            print(f"  {words}, {count:,} buildings: peak {r['peak']:,.0f} MB{base}; "
+                  f"{r['wall']:.1f} s wall, {r['cpu']:.1f} s processor")  # fmt: skip
 
 
 def main() -> None:
@@ -184,39 +254,36 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--times", type=int, default=3)
     parser.add_argument("--peers", type=int, default=2_000, help="buildings given to peers")
+    parser.add_argument("--grow", type=int, help="buildings of a second size: memory of both")
     parser.add_argument("--osm", help="an extract for the whole way")
     parser.add_argument("--cpu", action="store_true", help="processor time: on a busy machine")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.one:
+        grow(options.count, options.one)
+        return
     global CPU  # noqa: PLW0603  (a script's switch)
     CPU = options.cpu
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         table = outlines(options.count)
-        print(f"{options.count} synthetic outlines")
+        print(f"{options.count:,} synthetic outlines")
         found = ours(table, work, options.times)
         for name, seconds in found.items():
-            print(f"  {name:24} {seconds:8.3f} s {options.count / seconds:12,.0f} buildings/s")
-        to_tiles = found["solids"] + found["tiles"]
-        whole = to_tiles + found["cityjson + seq"] + found["geopackage"]
-        for name, seconds in (("solids to tiles", to_tiles), ("all three formats", whole)):
-            print(f"  {name:24} {seconds:8.3f} s {options.count / seconds:12,.0f} buildings/s")
-        print(f"  change of 10         {to_tiles / found['tiles, 10 changed']:8.1f} times faster")
-        ratio = found["gpkg to tiles"] / found["gpkg to tiles, 10 named"]
-        print(f"  10 named             {ratio:8.1f} times faster than all from the GeoPackage")
-        rate = trimesh_rate(table, work, options.peers)
-        if rate is None:
-            print("  trimesh is not installed: no peer")
-        else:
-            print(f"  trimesh              {rate:12,.0f} buildings/s, "
-                  f"{options.count / to_tiles / rate:.0f} times slower")  # fmt: skip
+            rate = f"{options.count / seconds:12,.0f} buildings/s" if "10" not in name else ""
+            print(f"  {name:30} {seconds:8.3f} s {rate}")
+        for name in ("10 edited, found by qala tiles", "10 edited, named"):
+            for other in ("outlines to all three", "geopackage to tiles"):
+                print(f"  {name}: {found[other] / found[name]:.0f} times faster than {other}")
+        against_trimesh(table, work, options.peers, options.times)
         if options.osm:
             from qala.city.twin import city_flow
 
             seconds, result = best(lambda: city_flow(options.osm, work / "twin"), options.times)
             print(f"{options.osm}: {result['solids']} solids, all exports in {seconds:.1f} s")
             print("  " + ", ".join(f"{k} {v:.2f}" for k, v in result["timings"].items()))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"peak {peak:,.0f} MB")
+    if options.grow:
+        growth([options.count, options.grow])
 
 
 if __name__ == "__main__":

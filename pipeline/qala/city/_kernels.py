@@ -897,11 +897,101 @@ def hash_texts(offsets, data, out):
 
 
 @njit(cache=True, nogil=True)
+def _count_at(data, at):
+    return (np.int64(data[at]) | (np.int64(data[at + 1]) << 8) | (np.int64(data[at + 2]) << 16)
+            | (np.int64(data[at + 3]) << 24))  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def _kind_at(data, at):
+    """Kind of a geometry (3 polygon, 6 multipolygon) and its dimensions, ISO or extended."""
+    code = _count_at(data, at + 1)
+    deep = 2
+    if code & 0x80000000:
+        deep += 1
+    if code & 0x40000000:
+        deep += 1
+    code &= 0xFFFF
+    if code >= 1000:
+        deep = 4 if code >= 3000 else 3
+    return code % 1000, deep
+
+
+@njit(cache=True, nogil=True)
+def wkb_sizes(offsets, data):
+    """Polygons, rings and points of outlines in well-known binary; -1 where one is no polygon."""
+    polygons, rings, points = 0, 0, 0
+    for i in range(len(offsets) - 1):
+        at, end = offsets[i], offsets[i + 1]
+        left = 1 if end - at >= 9 else 0
+        while left > 0:
+            kind, deep = _kind_at(data, at)
+            count = _count_at(data, at + 5)
+            whole = data[at] == 1
+            at += 9
+            if kind == 6 and whole:
+                left = count
+                continue
+            if kind != 3 or not whole:
+                return -1, 0, 0
+            for _ in range(count):
+                size = _count_at(data, at)
+                points += size
+                at += 4 + 8 * deep * size
+            polygons += 1
+            rings += count
+            left -= 1
+    return polygons, rings, points
+
+
+@njit(cache=True, nogil=True)
+def _double_at(data, at, bits, number):
+    word = np.uint64(0)
+    for k in range(8):
+        word |= np.uint64(data[at + k]) << np.uint64(8 * k)
+    bits[0] = word
+    return number[0]
+
+
+@njit(cache=True, nogil=True)
+def wkb_rings(offsets, data, scale, xy, rings, polygons, rows):
+    """Read outlines that :func:`wkb_sizes` counted, in whole 1/``scale``."""
+    bits = np.empty(1, np.uint64)
+    number = bits.view(np.float64)
+    p, r, n = 0, 0, 0
+    rings[0] = polygons[0] = 0
+    for i in range(len(offsets) - 1):
+        at, end = offsets[i], offsets[i + 1]
+        left = 1 if end - at >= 9 else 0
+        while left > 0:
+            kind, deep = _kind_at(data, at)
+            count = _count_at(data, at + 5)
+            at += 9
+            if kind == 6:
+                left = count
+                continue
+            for _ in range(count):
+                size = _count_at(data, at)
+                at += 4
+                for _ in range(size):
+                    xy[n, 0] = np.int64(np.rint(_double_at(data, at, bits, number) * scale))
+                    xy[n, 1] = np.int64(np.rint(_double_at(data, at + 8, bits, number) * scale))
+                    at += 8 * deep
+                    n += 1
+                r += 1
+                rings[r] = n
+            rows[p] = i
+            p += 1
+            polygons[p] = r
+            left -= 1
+
+
+@njit(cache=True, nogil=True)
 def survey(offsets, data, scale, prints, bounds, area):
     """Digest, box and area of outlines in well-known binary: polygons and multipolygons.
 
     Coordinates count as whole 1/``scale``, and one polygon as a multipolygon of one, so that
-    a file gives what memory gave. An outline that is missing has area 0.
+    a file gives what memory gave. An outline that is missing or no polygon has area 0.
     """
     bits = np.empty(1, np.uint64)
     number = bits.view(np.float64)
@@ -911,39 +1001,28 @@ def survey(offsets, data, scale, prints, bounds, area):
         bounds[i, 2] = bounds[i, 3] = -np.inf
         at, end = offsets[i], offsets[i + 1]
         h = np.uint64(0)
-        polygons = 1 if end - at >= 9 else 0
-        while polygons > 0:
-            kind = np.int64(data[at + 1]) | (np.int64(data[at + 2]) << 8)
-            high = np.int64(data[at + 4])
-            deep = 3 if high & 0x80 or kind // 1000 == 1 else 2
-            kind = kind % 1000
-            count = np.int64(data[at + 5]) | (np.int64(data[at + 6]) << 8) | (
-                np.int64(data[at + 7]) << 16)  # fmt: skip
+        left = 1 if end - at >= 9 else 0
+        while left > 0:
+            kind, deep = _kind_at(data, at)
+            count = _count_at(data, at + 5)
+            whole = data[at] == 1
             at += 9
-            if kind == 6:
-                polygons = count
+            if kind == 6 and whole:
+                left = count
                 continue
-            if kind != 3 or data[at - 9] != 1:
+            if kind != 3 or not whole:
+                area[i] = 0.0
                 break
             h = _mix(h, np.uint64(count))
-            for _ in range(count):
-                points = np.int64(data[at]) | (np.int64(data[at + 1]) << 8) | (
-                    np.int64(data[at + 2]) << 16)  # fmt: skip
+            for r in range(count):
+                size = _count_at(data, at)
                 at += 4
-                h = _mix(h, np.uint64(points))
+                h = _mix(h, np.uint64(size))
                 fx, fy, px, py, ring = 0.0, 0.0, 0.0, 0.0, 0.0
-                for j in range(points):
-                    x, y = 0.0, 0.0
-                    for c in range(deep):
-                        word = np.uint64(0)
-                        for k in range(8):
-                            word |= np.uint64(data[at + k]) << np.uint64(8 * k)
-                        at += 8
-                        bits[0] = word
-                        if c == 0:
-                            x = number[0]
-                        elif c == 1:
-                            y = number[0]
+                for j in range(size):
+                    x = _double_at(data, at, bits, number)
+                    y = _double_at(data, at + 8, bits, number)
+                    at += 8 * deep
                     h = _mix(h, np.uint64(np.int64(np.rint(x * scale))))
                     h = _mix(h, np.uint64(np.int64(np.rint(y * scale))))
                     bounds[i, 0], bounds[i, 1] = min(bounds[i, 0], x), min(bounds[i, 1], y)
@@ -954,8 +1033,8 @@ def survey(offsets, data, scale, prints, bounds, area):
                         ring += (px - fx) * (y - fy) - (x - fx) * (py - fy)
                     px, py = x, y
                 # the first ring is the outline, the others are cut out
-                area[i] += abs(ring) / 2 if _ == 0 else -abs(ring) / 2
-            polygons -= 1
+                area[i] += abs(ring) / 2 if r == 0 else -abs(ring) / 2
+            left -= 1
         prints[i] = _mix(prints[i] + np.uint64(0x9E3779B97F4A7C15), h)
 
 

@@ -9,14 +9,15 @@ millimetres, so that equal points are equal.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qala.city import _kernels
+from qala.city._columns import bytes_of, floats, texts, wkb_of
 from qala.city._kernels import (
     DOME,
     DOME_RINGS,
@@ -50,6 +51,11 @@ SCALE = 1000
 PLANAR_MM = 10.0
 #: corners of a rectangular outline may leave 90° by this much, degrees
 RECTANGULAR_DEG = 15.0
+#: columns that solids are made from
+_COLUMNS = ("height", "min_height", "base_z", "roof_shape", "roof_height", "roof_direction",
+            "roof:orientation", "whole")  # fmt: skip
+#: bytes of a multipolygon of one outline with four corners; longer ones have more
+_FOUR_CORNERS = 102
 #: polygons made into solids at a time by one thread
 BATCH = 10_000
 #: outlines of more corners are proved valid by GEOS
@@ -186,57 +192,78 @@ def make_solids(table: gpd.GeoDataFrame) -> Solids:
         raise InputError(
             "the outlines are not in a projected CRS", "metres, such as the local UTM zone"
         )
-    from qala.city.buildings import single_polygons
+    columns = {c: table[c].to_numpy() for c in _COLUMNS if c in table}
+    shapes = table.geometry.to_numpy()
 
-    shapes, rows = single_polygons(table.geometry.to_numpy())
-    steps = range(0, len(rows), BATCH)
+    def some(first: int) -> Solids:
+        part = {c: v[first : first + BATCH] for c, v in columns.items()}
+        made = solids_of(part, wkb_of(shapes[first : first + BATCH]))
+        return replace(made, rows=made.rows + first)
+
+    steps = range(0, len(table), BATCH)
     if len(steps) <= 1:
-        return _solids_of(table, shapes, rows)
+        return some(0)
     with ThreadPoolExecutor(min(usable_cores(), 4)) as pool:
-        made = pool.map(
-            lambda i: _solids_of(table, shapes[i : i + BATCH], rows[i : i + BATCH]), steps
-        )
-        return join(list(made))
+        return join(list(pool.map(some, steps)))
 
 
-def _solids_of(table: gpd.GeoDataFrame, shapes: Array, rows: Array) -> Solids:
-    """Make the solids of some polygons; ``rows`` are their places in the table."""
-    import pandas as pd
+def solids_of(columns: Mapping[str, Any], outlines: Any) -> Solids:
+    """Make solids as :func:`make_solids` does, without a GeoDataFrame.
+
+    Parameters
+    ----------
+    columns
+        The table's columns, as NumPy, pandas or Arrow arrays.
+    outlines
+        Polygons as Arrow well-known binary, metres.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
     import shapely
 
+    count = len(outlines)
+
     def of(name: str, default: float = np.nan) -> Array:
-        if name not in table:
-            return np.full(len(rows), default)
-        return np.asarray(table[name].to_numpy()[rows])
+        return floats(columns[name]) if name in columns else np.full(count, default)
 
-    codes, shapes_named = pd.factorize(of("roof_shape"), use_na_sentinel=False)
-    kinds = np.array([_KINDS.get(str(s), PRISM) for s in shapes_named], np.int64)[codes]
-    rise = of("roof_height", 0.0).astype(float)
+    roofs = texts(columns["roof_shape"]).dictionary_encode()
+    known = np.array([_KINDS.get(n, PRISM) for n in roofs.dictionary.to_pylist()], np.int64)
+    kinds = known[roofs.indices.to_numpy()] if count else np.zeros(0, np.int64)
+    rise = of("roof_height", 0.0)
     kinds[~(rise >= 0.1)] = PRISM
-    if "whole" in table:
-        kinds[of("whole").astype(bool)] = PLATE
-    sloped = np.flatnonzero(kinds > PRISM)
+    if "whole" in columns:
+        kinds[np.asarray(columns["whole"], bool)] = PLATE
     limit = np.sin(np.radians(RECTANGULAR_DEG))
-    if len(sloped):
-        straight = shapes[sloped]
-        many = shapely.get_num_coordinates(straight) > 5  # four corners have none to lose
-        straight[many] = shapely.simplify(straight[many], STRAIGHT_M)
-        wanted = kinds[sloped]
-        _kernels.suits(*_rings(straight), wanted, limit)
-        kinds[sloped] = wanted
-        shapes = shapes.copy()
-        fits = wanted > PRISM  # others keep the outline as it is
-        shapes[sloped[fits]] = straight[fits]
-    base = of("base_z", 0.0).astype(float)
-    z0 = _mm(base + of("min_height", 0.0).astype(float))
-    z1 = _mm(base + of("height").astype(float))
-    z0[kinds == PLATE] = _mm(base)[kinds == PLATE]
-    ze = z1 - _mm(rise)
-    across = np.asarray(of("roof:orientation") == "across", bool)
-    direction = of("roof_direction").astype(float)
+    # four corners have none to lose
+    many = np.flatnonzero((kinds > PRISM) & (np.diff(bytes_of(outlines)[0]) > _FOUR_CORNERS))
+    if len(many):
+        straight = wkb_of(shapely.simplify(shapely.from_wkb(outlines.take(many)), STRAIGHT_M))
+        *rings, row = _rings(straight)
+        wanted = kinds[many][row]
+        _kernels.suits(*rings, wanted, limit)
+        lost = np.zeros(len(many), bool)
+        lost[row[wanted == PRISM]] = True
+        kinds[many[lost]] = PRISM  # others keep the outline as it is
+        mask = np.zeros(count, bool)
+        mask[many[~lost]] = True
+        outlines = pc.replace_with_mask(
+            outlines, pa.array(mask), straight.filter(pa.array(~lost)).cast(outlines.type)
+        )
+    xy, ro, po, rows = _rings(outlines)
+    kinds = kinds[rows]
+    _kernels.suits(xy, ro, po, kinds, limit)
+    base = of("base_z", 0.0)
+    z0 = _mm(base + of("min_height", 0.0))[rows]
+    z1 = _mm(base + of("height"))[rows]
+    z0[kinds == PLATE] = _mm(base)[rows][kinds == PLATE]
+    ze = z1 - _mm(rise)[rows]
+    across = np.zeros(len(rows), bool)
+    if "roof:orientation" in columns:
+        turned = pc.equal(texts(columns["roof:orientation"]), "across")
+        across = turned.to_numpy(zero_copy_only=False)[rows]
+    direction = of("roof_direction")[rows]
 
-    xy, ro, po = _rings(shapes)
-    faults = np.zeros(len(shapes), np.int32)
+    faults = np.zeros(len(kinds), np.int32)
     faults[~_sound(xy, ro, po)] = 104
     kinds[faults != 0] = PLATE
     for _ in range(3):  # roof, then prism, then plate
@@ -275,19 +302,23 @@ def _mm(metres: Array) -> Array:
     return np.asarray(np.rint(metres * SCALE).astype(np.int64))
 
 
-def _rings(shapes: Array) -> tuple[Array, Array, Array]:
-    """Open rings in millimetres, outer left-turning, holes right-turning, no straight corners."""
-    import shapely
+def _rings(outlines: Any) -> tuple[Array, Array, Array, Array]:
+    """Return rings of outlines (Arrow well-known binary) and the row of each polygon.
 
-    if not len(shapes):
-        return np.zeros((0, 2), np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64)
-    _, coords, (ring_offsets, poly_offsets) = shapely.to_ragged_array(shapes, include_z=False)
-    grid = _mm(coords)
-    _kernels.orient(grid, ring_offsets, poly_offsets)
-    out = np.empty_like(grid)
-    offsets = np.empty(len(ring_offsets), np.int64)
-    used = _kernels.drop_straight(grid, ring_offsets.astype(np.int64), out, offsets)
-    return out[:used], offsets, poly_offsets.astype(np.int64)
+    Open rings in millimetres, outer left-turning, holes right-turning, no straight corners.
+    """
+    places, data = bytes_of(outlines)
+    sizes = _kernels.wkb_sizes(places, data)
+    if sizes[0] < 0:
+        raise InputError("an outline is neither polygon nor multipolygon", "polygons of buildings")
+    grid = np.empty((sizes[2], 2), np.int64)
+    rings, polygons = np.empty(sizes[1] + 1, np.int64), np.empty(sizes[0] + 1, np.int64)
+    rows = np.empty(sizes[0], np.int64)
+    _kernels.wkb_rings(places, data, SCALE, grid, rings, polygons, rows)
+    _kernels.orient(grid, rings, polygons)
+    out, offsets = np.empty_like(grid), np.empty(len(rings), np.int64)
+    used = _kernels.drop_straight(grid, rings, out, offsets)
+    return out[:used], offsets, polygons, rows
 
 
 def _sound(xy: Array, ro: Array, po: Array) -> Array:

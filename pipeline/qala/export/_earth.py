@@ -25,14 +25,16 @@ def ecef(lon: Array, lat: Array, height: Array) -> Array:
     )
 
 
-def enu(lon: float, lat: float, height: float) -> Array:
-    """Return the 4×4 matrix from east, north, up at a place to earth-centred coordinates."""
+def enu(lon: Any, lat: Any, height: Any) -> Array:
+    """Return the 4×4 matrices from east, north, up at places to earth-centred coordinates."""
+    lon, lat, height = np.broadcast_arrays(lon, lat, height)
     sl, cl, sp, cp = np.sin(lon), np.cos(lon), np.sin(lat), np.cos(lat)
-    out = np.eye(4)
-    out[:3, 0] = (-sl, cl, 0)
-    out[:3, 1] = (-sp * cl, -sp * sl, cp)
-    out[:3, 2] = (cp * cl, cp * sl, sp)
-    out[:3, 3] = ecef(np.array([lon]), np.array([lat]), np.array([height]))[0]
+    out = np.zeros((*lon.shape, 4, 4))
+    out[..., :3, 0] = np.stack([-sl, cl, np.zeros_like(sl)], axis=-1)
+    out[..., :3, 1] = np.stack([-sp * cl, -sp * sl, cp], axis=-1)
+    out[..., :3, 2] = np.stack([cp * cl, cp * sl, sp], axis=-1)
+    out[..., :3, 3] = ecef(lon.ravel(), lat.ravel(), height.ravel()).reshape(*lon.shape, 3)
+    out[..., 3, 3] = 1.0
     return out
 
 

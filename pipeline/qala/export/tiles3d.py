@@ -16,14 +16,16 @@ import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qala.city import _kernels
+from qala.city._columns import bytes_of, floats, texts, wkb_of
 from qala.city.classes import CLASSES, COLOURS, building_class
-from qala.city.solids import PRISM, SCALE, Solids, Triangles, make_solids, triangulate
+from qala.city.solids import PRISM, SCALE, Solids, Triangles, solids_of, triangulate
 from qala.compute import usable_cores
 from qala.errors import InputError, Problems
 from qala.export._earth import A, ecef, enu
@@ -43,7 +45,7 @@ INNER = 400
 #: geometric error of a tile = its side over this: children of 500 m appear within about 4 km
 ERROR_SHARE = 16.0
 #: changes when equal inputs no longer give equal tiles
-ENCODING = 5
+ENCODING = 6
 #: tilesets up to this size are packed into one script, bytes
 PACK_UP_TO = 24 * 2**20
 #: cells of a level up to which they are counted in an array
@@ -119,8 +121,6 @@ def write_tiles(
     Solids are made and checked tile by tile, of no more objects than a few tiles hold;
     only a few numbers of each object are kept.
     """
-    import shapely
-
     rows = np.arange(len(table))
     if "whole" in table:
         rows = rows[~table["whole"].to_numpy(bool)]
@@ -130,11 +130,16 @@ def write_tiles(
         columns["roof_orientation"] = columns["roof:orientation"]
     # a plain run numbers rows as GDAL will: from 1
     numbers = part.index.to_numpy() if table.index.name == "fid" else rows + 1
-    objects = _survey(columns, shapely.to_wkb(part.geometry.to_numpy()), numbers, "the table")
+    objects = _survey(columns, wkb_of(part.geometry), numbers, "the table")
     names = _column_names(columns, objects)
+    shapes = table.geometry.to_numpy()
+    # columns of the job's rows alone are copied
+    wanted = [c for c in (*_READ, "roof:orientation") if c in table]
+    plain = {c: table[c].to_numpy() for c in wanted}
 
-    def take(numbers: Array) -> gpd.GeoDataFrame:
-        return table.loc[numbers] if table.index.name == "fid" else table.iloc[numbers - 1]
+    def take(numbers: Array) -> tuple[dict[str, Any], Any]:
+        at = table.index.get_indexer(numbers) if table.index.name == "fid" else numbers - 1
+        return {c: v[at] for c, v in plain.items()}, wkb_of(shapes[at])
 
     return _write(objects, take, names, table.crs, Path(folder), to_ellipsoid, extras or {},
                   leaf, inner)  # fmt: skip
@@ -246,23 +251,21 @@ class _Objects:
 
 def _survey(columns: Mapping[str, Any], wkb: Any, number: Array, where: str) -> _Objects:
     """Return what is kept of some rows, given by columns (pandas or Arrow) and outlines."""
-    import pyarrow as pa
-
     count = len(number)
     prints = np.zeros(count, np.uint64)
     bounds, area = np.empty((count, 6)), np.empty(count)
-    places, data = _bytes_of(pa.array(wkb, pa.binary()) if isinstance(wkb, np.ndarray) else wkb)
+    places, data = bytes_of(wkb)
     _kernels.survey(places, data, SCALE, prints, bounds, area)
-    ids = _texts(columns["id"])
+    ids = texts(columns["id"])
     for name in _HASHED[0]:
         if name in columns:
-            _kernels.hash_texts(*_bytes_of(_texts(columns[name])), prints)
+            _kernels.hash_texts(*bytes_of(texts(columns[name])), prints)
         else:
             _kernels.hash_texts(np.zeros(count + 1, np.int32), np.zeros(0, np.uint8), prints)
     known = set()
     numbers: dict[str, Array] = {}
     for name in _HASHED[1]:
-        values = _floats(columns[name]) if name in columns else np.full(count, np.nan)
+        values = floats(columns[name]) if name in columns else np.full(count, np.nan)
         numbers[name] = values
         # one NaN and one zero, whichever bits they came with
         clean = np.where(np.isnan(values), np.nan, values + 0.0)
@@ -280,7 +283,7 @@ def _refuse_gaps(
     where: str, number: Array, places: Array, ids: Any, numbers: dict[str, Array], area: Array
 ) -> None:
     """Gather rows that no solid can be made of, as an edit may leave them."""
-    names = _bytes_of(ids)[0]
+    names = bytes_of(ids)[0]
     faults = {
         "no outline": (np.diff(places) == 0) | ~(area > 0),
         "no id": np.diff(names) == 0,
@@ -368,23 +371,28 @@ def _whole(rows: Any) -> Array:
     return np.asarray(out.to_numpy(zero_copy_only=False), bool)
 
 
-def _rows_of(file: Path, fids: Array) -> gpd.GeoDataFrame:
-    """Read some footprints as a table that solids are made from, in the order asked."""
+def _rows_of(file: Path, fids: Array) -> tuple[dict[str, Any], Any]:
+    """Read some footprints: their columns with ``fid``, and outlines, in the order asked."""
+    import pyarrow.compute as pc
     import pyogrio
 
-    table = pyogrio.read_dataframe(
+    meta, found = pyogrio.read_arrow(
         file,
         layer="footprints",
         columns=list(_READ),
         where=f"fid IN ({','.join(map(str, np.sort(fids).tolist()))})",
-        fid_as_index=True,
-        use_arrow=True,
+        return_fids=True,
     )
-    if "roof_direction" not in table:
-        table["roof_direction"] = np.nan
-    if "roof_orientation" in table:
-        table = table.rename(columns={"roof_orientation": "roof:orientation"})
-    return table.loc[fids[np.isin(fids, table.index)]]
+    # GDAL puts the row's number first and the outline last
+    at = pc.index_in(fids, found.column(0)).drop_null() if len(found) else []
+    found = found.take(at).combine_chunks()
+    columns: dict[str, Any] = {
+        str(c): found.column(str(c)).combine_chunks() for c in meta["fields"]
+    }
+    columns["fid"] = found.column(0).to_numpy()
+    if "roof_orientation" in columns:
+        columns["roof:orientation"] = columns["roof_orientation"]
+    return columns, found.column(found.num_columns - 1).combine_chunks()
 
 
 def _update(
@@ -393,6 +401,8 @@ def _update(
     """Write the tiles of some objects; None where all must be compared."""
     import pyarrow as pa
     import pyarrow.compute as pc
+    import pyogrio
+    import pyproj
 
     state, known = target / "objects.arrow", _known(target)
     if not state.exists() or not known:
@@ -411,23 +421,25 @@ def _update(
     tile = kept["tile"].to_numpy()
     touched = np.unique(tile[found.to_numpy(zero_copy_only=False).astype(np.int64)])
     members = np.flatnonzero(np.isin(tile, touched))
-    table = _rows_of(file, kept["fid"].to_numpy()[members])
+    columns, outlines = _rows_of(file, kept["fid"].to_numpy()[members])
     mine = kept["id"].take(members).to_pylist()
     here = dict(zip(mine, members.tolist(), strict=True))
-    where = np.array([here.get(i, -1) for i in table["id"]], np.int64)
+    now = columns["id"].to_pylist()
+    where = np.array([here.get(i, -1) for i in now], np.int64)
     names = tuple(told[b"columns"].decode().split())
-    if (where < 0).any() or not set(mine) - set(table["id"]) <= set(ids):
+    if (where < 0).any() or not set(mine) - set(now) <= set(ids):
         log.warning("%s has been numbered anew: all tiles are compared", file)
         return None
-    columns = {c: table[c] for c in table.columns if c != table.geometry.name}
-    if "roof:orientation" in columns:
-        columns["roof_orientation"] = columns["roof:orientation"]
-    import shapely
+    objects = _survey(columns, outlines, columns["fid"], str(file))
+    crs = pyproj.CRS.from_user_input(pyogrio.read_info(file, layer="footprints")["crs"])
+    code = crs.to_epsg()
+    place = {n: i for i, n in enumerate(columns["fid"].tolist())}
 
-    objects = _survey(
-        columns, shapely.to_wkb(table.geometry.to_numpy()), table.index.to_numpy(), str(file)
-    )
-    code = table.crs.to_epsg()
+    def take(numbers: Array) -> tuple[dict[str, Any], Any]:
+        at = np.array([place[n] for n in numbers.tolist()])
+        some = {c: v[at] if isinstance(v, np.ndarray) else v.take(at) for c, v in columns.items()}
+        return some, outlines.take(at)
+
     tree = _Tree(
         list(known), np.array([r["side"] for r in known.values()]),
         np.array([r["parent"] for r in known.values()]), tile,
@@ -445,7 +457,7 @@ def _update(
         if known[tree.names[t]]["hash"] != digest:
             known[tree.names[t]] |= {"hash": digest}
             todo.append((tree.names[t], rows))
-    _write_some(target, todo, known, objects, lambda rows: table.loc[rows], names, table.crs, lift)
+    _write_some(target, todo, known, objects, take, names, crs, lift)
     keep = np.ones(len(tile), bool)
     keep[np.setdiff1d(members, where)] = False
     places = places[keep[places]]
@@ -461,7 +473,7 @@ def _update(
 # --- writing what changed -------------------------------------------------------------
 
 
-Take = Callable[[Array], Any]
+Take = Callable[[Array], tuple[dict[str, Any], Any]]
 
 
 def _write(
@@ -519,11 +531,11 @@ def _write_some(
     """Write the tiles of ``todo`` (name, objects) and put their places into their records."""
     if not todo:
         return
-    boxes = np.array([
-        [*objects.bounds[mine, :2].min(axis=0), *objects.bounds[mine, 2:4].max(axis=0),
-         objects.bounds[mine, 4].min() + lift, objects.bounds[mine, 5].max() + lift]
-        for _, mine in todo
-    ])  # fmt: skip
+    sorted_boxes = objects.bounds[np.concatenate([mine for _, mine in todo])]
+    starts = np.cumsum([0, *(len(mine) for _, mine in todo)])[:-1]
+    lows = np.minimum.reduceat(sorted_boxes, starts)
+    highs = np.maximum.reduceat(sorted_boxes, starts)
+    boxes = np.column_stack([lows[:, :2], highs[:, 2:4], lows[:, 4] + lift, highs[:, 5] + lift])
     frames = _frames(boxes, crs)
     jobs: list[list[int]] = [[]]
     load = 0
@@ -537,21 +549,20 @@ def _write_some(
     def run(job: list[int]) -> list[int]:
         mine = np.concatenate([todo[k][1] for k in job])
         rows = objects.number[mine]
-        table = take(rows)
-        table = table.assign(whole=False).reset_index(drop=True)
-        solids = make_solids(table)
+        data, outlines = take(rows)
+        solids = solids_of(data, outlines)
         triangles = triangulate(solids)
         shown = np.flatnonzero(solids.kinds >= PRISM)
         at = solids.rows[shown]
-        columns = _columns(table, names, solids)
+        columns = _columns(data, names, solids, len(outlines))
         ends = np.cumsum([len(todo[k][1]) for k in job])
         cuts = np.searchsorted(at, [0, *ends])
         counts = []
         for k, first, last in zip(job, cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
             if last > first:
                 some, rows = shown[first:last], at[first:last]
-                data = _encode(solids, triangles, some, rows, columns, frames[k], lift)
-                replace_file(_glb_of(target, todo[k][0]), data)
+                glb = _encode(solids, triangles, some, rows, columns, frames[k], lift)
+                replace_file(_glb_of(target, todo[k][0]), glb)
             counts.append(last - first)
         return counts
 
@@ -729,32 +740,31 @@ def _frames(boxes: Array, crs: Any) -> list[_Frame]:
     step = half.max(axis=1) * 2 / (GRID - 1)
     hair = (1 + np.abs(np.tan(lat)).max(axis=1)) * step**2 / (4 * A * A) + 1e-9
     wide = hair / np.cos(lat).min(axis=1)
-    out: list[_Frame] = []
-    for k in range(len(boxes)):
-        # across 180° east a region goes round the Earth: children then lie in it all the same
-        around = bool(np.ptp(lon[k]) > np.pi)
-        east = lon[k] % (2 * np.pi) if around else lon[k]
-        sides = (-np.pi, np.pi) if around else (lon[k].min() - wide[k], lon[k].max() + wide[k])
-        region = [
-            float(sides[0]), float(lat[k].min() - hair[k]), float(sides[1]),
-            float(lat[k].max() + hair[k]), float(boxes[k, 4]) - 0.01, float(boxes[k, 5]) + 0.01,
-        ]  # fmt: skip
-        matrix = enu((east.min() + east.max()) / 2, (region[1] + region[3]) / 2, region[4])
-        turn = matrix[:3, :3]
-        ground = (ecef(lon[k], lat[k], np.zeros(len(points))) - matrix[:3, 3]) @ turn
-        up = np.column_stack([
-            np.cos(lat[k]) * np.cos(lon[k]), np.cos(lat[k]) * np.sin(lon[k]), np.sin(lat[k])
-        ]) @ turn  # fmt: skip
-        wanted = np.hstack([ground, up])
-        fit = solver @ wanted
-        missed = np.abs(terms @ fit - wanted)
-        # the way up is multiplied by heights of some kilometres at most
-        good = missed[:, :3].max() <= FIT / 2 and missed[:, 3:].max() * 9000 <= FIT / 2
-        out.append(
-            _Frame(region, matrix, tuple(middle[k].tolist()), tuple(half[k].tolist()),
-                   np.ascontiguousarray(fit.T) if good else None, move)
-        )  # fmt: skip
-    return out
+    # across 180° east a region goes round the Earth: children then lie in it all the same
+    around = np.ptp(lon, axis=1) > np.pi
+    east = np.where(around[:, None], lon % (2 * np.pi), lon)
+    regions = np.column_stack([
+        np.where(around, -np.pi, lon.min(axis=1) - wide), lat.min(axis=1) - hair,
+        np.where(around, np.pi, lon.max(axis=1) + wide), lat.max(axis=1) + hair,
+        boxes[:, 4] - 0.01, boxes[:, 5] + 0.01,
+    ])  # fmt: skip
+    count = len(boxes)
+    matrices = enu((east.min(axis=1) + east.max(axis=1)) / 2,
+                   (regions[:, 1] + regions[:, 3]) / 2, regions[:, 4])  # fmt: skip
+    ground = ecef(lon.ravel(), lat.ravel(), np.zeros(lon.size)).reshape(count, -1, 3)
+    up = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
+    turn = matrices[:, :3, :3]
+    wanted = np.concatenate([(ground - matrices[:, None, :3, 3]) @ turn, up @ turn], axis=-1)
+    fits = solver @ wanted
+    missed = np.abs(terms @ fits - wanted).max(axis=1)
+    # the way up is multiplied by heights of some kilometres at most
+    good = (missed[:, :3].max(axis=1) <= FIT / 2) & (missed[:, 3:].max(axis=1) * 9000 <= FIT / 2)
+    fits = np.ascontiguousarray(np.swapaxes(fits, 1, 2))
+    return [
+        _Frame(region, matrices[k], tuple(middle[k].tolist()), tuple(half[k].tolist()),
+               fits[k] if good[k] else None, move)
+        for k, region in enumerate(regions.tolist())
+    ]  # fmt: skip
 
 
 def _column_names(columns: Iterable[str], objects: _Objects) -> tuple[str, ...]:
@@ -764,58 +774,28 @@ def _column_names(columns: Iterable[str], objects: _Objects) -> tuple[str, ...]:
     return (*(n for n in _TEXTS if n in ("class", "lod") or n in there), *numbers)
 
 
-def _columns(table: gpd.GeoDataFrame, names: tuple[str, ...], solids: Solids) -> dict[str, Any]:
+def _columns(
+    data: Mapping[str, Any], names: tuple[str, ...], solids: Solids, count: int
+) -> dict[str, Any]:
     """Return attributes: Arrow arrays of texts and float32 of numbers (NaN where not known)."""
+    import pandas as pd
+
     out: dict[str, Any] = {}
     for name in names:
         if name == "class":
-            out[name] = _texts(building_class(table["kind"]))
+            kinds = texts(data["kind"]).to_numpy(zero_copy_only=False)
+            out[name] = texts(building_class(pd.Series(kinds)))
             out[_CLASS] = _class_numbers(out[name])
         elif name == "lod":
-            lods = np.full(len(table), "0.2", object)
+            lods = np.full(count, "0.2", object)
             lods[solids.rows] = solids.lods
-            out[name] = _texts(lods)
+            out[name] = texts(lods)
         elif name in _TEXTS:
-            out[name] = _texts(table[name])
+            out[name] = texts(data[name])
         else:
-            values = table[name].to_numpy(float) if name in table else np.full(len(table), np.nan)
+            values = floats(data[name]) if name in data else np.full(count, np.nan)
             out[name] = values.astype(np.float32)
     return out
-
-
-def _texts(column: Any) -> Any:
-    """Return texts as one Arrow array, missing ones empty."""
-    import pyarrow as pa
-
-    if isinstance(column, pa.Array):
-        made = column.cast(pa.string())
-    else:
-        made = pa.array(column, type=pa.string(), from_pandas=True)
-    if isinstance(made, pa.ChunkedArray):
-        made = made.combine_chunks()
-    return made.fill_null("")
-
-
-def _floats(column: Any) -> Array:
-    """Return numbers of a pandas or Arrow column, NaN where there is none."""
-    import pyarrow as pa
-
-    if isinstance(column, pa.Array):
-        return np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False), float)
-    return np.asarray(column.to_numpy(float, na_value=np.nan))
-
-
-def _bytes_of(array: Any) -> tuple[Array, Array]:
-    """Return offsets and bytes of an Arrow array of texts or bytes."""
-    import pyarrow as pa
-
-    if isinstance(array, pa.ExtensionArray):
-        array = array.storage
-    wide = pa.types.is_large_binary(array.type) or pa.types.is_large_string(array.type)
-    kind = np.int64 if wide else np.int32
-    _, places, data = array.buffers()
-    offsets = np.frombuffer(places, kind)[array.offset : array.offset + len(array) + 1]
-    return offsets, np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8)
 
 
 def _digest(prints: Array, names: tuple[str, ...], lift: float, code: int | None) -> str:
@@ -844,11 +824,6 @@ def _encode(
     ends = solids.index_offsets[solids.ring_offsets[so[mine + 1]]]
     count = int((ends - solids.index_offsets[solids.ring_offsets[so[mine]]]).sum())
     tris = int((triangles.offsets[mine + 1] - triangles.offsets[mine]).sum())
-    position = np.empty((count, 3), np.float32)
-    normal = np.zeros((count, 4), np.int8)
-    feature = np.empty(count, np.float32)
-    colours = np.empty((count, 4), np.uint8)
-    corners = np.empty(tris * 3, np.uint32)
     first, last = int(rows[0]), int(rows[-1]) + 1
     if last - first == len(rows):  # as nearly always: each row has its one solid
         attributes = {name: values[first:last] for name, values in columns.items()}
@@ -857,12 +832,50 @@ def _encode(
             name: values[rows] if isinstance(values, np.ndarray) else values.take(rows)
             for name, values in columns.items()
         }
+    classes = attributes.pop(_CLASS)
+    index = np.uint16 if count <= 65535 else np.uint32
+    # the views of the one buffer, in order: their bytes, or room for them
+    views: list[Any] = [count * 12, count * 4, count * 4, count * 4, tris * 3 * index().itemsize]
+    for values in attributes.values():
+        if isinstance(values, np.ndarray):
+            views.append(values)
+        else:
+            offsets, data = bytes_of(values)
+            text = data[offsets[0] : offsets[-1]]
+            # a view of no bytes is not allowed
+            views += [text if len(text) else b"\0", (offsets - offsets[0]).astype("<u4")]
+    sizes = [v if isinstance(v, int) else v.nbytes if isinstance(v, np.ndarray) else len(v)
+             for v in views]  # fmt: skip
+    starts8 = list(accumulate((-(-n // 8) * 8 for n in sizes), initial=0))
+    body = np.zeros(starts8[-1], np.uint8)
+
+    def view(k: int, kind: Any) -> Array:
+        return body[starts8[k] : starts8[k] + sizes[k]].view(kind)
+
+    position = view(0, np.float32).reshape(-1, 3)
+    corners = view(4, index)
     _kernels.mesh(
         mine, xyz, starts, so, solids.ring_offsets, solids.index_offsets,
         solids.indices, triangles.corners, triangles.offsets, solids.surface_types, _palette(),
-        attributes.pop(_CLASS), position, normal, feature, colours, corners,
+        classes, position, view(1, np.int8).reshape(-1, 4), view(3, np.float32),
+        view(2, np.uint8).reshape(-1, 4), corners,
     )  # fmt: skip
-    return _glb(position, normal, feature, colours, corners, attributes, len(mine))
+    for k, values in enumerate(views[5:], start=5):
+        raw = values.view(np.uint8) if isinstance(values, np.ndarray) else values
+        body[starts8[k] : starts8[k] + sizes[k]] = np.frombuffer(raw, np.uint8)
+    low, high = _kernels.bounds3(position)
+    head = _header(
+        {name: isinstance(v, np.ndarray) for name, v in attributes.items()}, count, tris, len(mine),
+        low.tolist(), high.tolist(), starts8, sizes,
+    )  # fmt: skip
+    total = 12 + 8 + len(head) + 8 + len(body)
+    return b"".join(
+        [
+            struct.pack("<4sII", b"glTF", 2, total),
+            struct.pack("<I4s", len(head), b"JSON"), head,
+            struct.pack("<I4s", len(body), b"BIN\0"), body.data,
+        ]
+    )  # fmt: skip
 
 
 @functools.cache
@@ -883,67 +896,27 @@ def _class_numbers(classes: Any) -> Array:
     return np.asarray(found.to_numpy(zero_copy_only=False), np.int64)
 
 
-class _Buffer:
-    """Collects the views of a glb's one buffer."""
+@functools.lru_cache(maxsize=64)
+def _document(columns: tuple[tuple[str, bool], ...]) -> tuple[bytes, bytes]:
+    """Return what stands before and after the numbers of a tile in its JSON.
 
-    def __init__(self) -> None:
-        self.parts: list[bytes] = []
-        self.size = 0
-        self.views: list[dict[str, Any]] = []
-
-    def add(self, data: bytes, **more: Any) -> int:
-        self.views.append({"buffer": 0, "byteOffset": self.size, "byteLength": len(data), **more})
-        pad = -len(data) % 8
-        self.parts += [data, b"\0" * pad]
-        self.size += len(data) + pad
-        return len(self.views) - 1
-
-
-def _glb(
-    position: Array, normal: Array, feature: Array, colour: Array, corners: Array,
-    attributes: dict[str, Any], features: int,
-) -> bytes:  # fmt: skip
-    """Return a binary glTF of one mesh with its property table."""
+    ``columns`` are names of attributes and whether they are numbers.
+    """
     import msgspec
 
-    buffer = _Buffer()
-    count = len(position)
-    low, high = _kernels.bounds3(position)
-    small = count <= 65535
-    index = corners.astype(np.uint16) if small else corners
-    views = [
-        buffer.add(position.tobytes(), byteStride=12, target=34962),
-        buffer.add(normal.tobytes(), byteStride=4, target=34962),
-        buffer.add(colour.tobytes(), byteStride=4, target=34962),
-        buffer.add(feature.tobytes(), byteStride=4, target=34962),
-        buffer.add(index.tobytes(), target=34963),
-    ]
-    accessors = [
-        {"bufferView": views[0], "componentType": 5126, "count": count, "type": "VEC3",
-         "min": low.tolist(), "max": high.tolist()},
-        {"bufferView": views[1], "componentType": 5120, "normalized": True, "count": count,
-         "type": "VEC3"},
-        {"bufferView": views[2], "componentType": 5121, "normalized": True, "count": count,
-         "type": "VEC4"},
-        {"bufferView": views[3], "componentType": 5126, "count": count, "type": "SCALAR"},
-        {"bufferView": views[4], "componentType": 5123 if small else 5125, "count": len(index),
-         "type": "SCALAR"},
-    ]  # fmt: skip
     properties: dict[str, Any] = {}
     classes: dict[str, Any] = {}
-    for name, values in attributes.items():
-        if not isinstance(values, np.ndarray):
-            offsets, data = _bytes_of(values)
-            properties[name] = {
-                # a view of no bytes is not allowed
-                "values": buffer.add(data[offsets[0] : offsets[-1]].tobytes() or b"\0"),
-                "stringOffsets": buffer.add((offsets - offsets[0]).astype("<u4").tobytes()),
-                "stringOffsetType": "UINT32",
-            }
-            classes[name] = {"type": "STRING"}
-        else:
-            properties[name] = {"values": buffer.add(values.tobytes())}
+    view = 5
+    for name, number in columns:
+        if number:
+            properties[name] = {"values": view}
             classes[name] = {"type": "SCALAR", "componentType": "FLOAT32"}
+        else:
+            properties[name] = {"values": view, "stringOffsets": view + 1,
+                                "stringOffsetType": "UINT32"}  # fmt: skip
+            classes[name] = {"type": "STRING"}
+        view += 1 if number else 2
+    features = "features of the tile"
     document = {
         "asset": {"version": "2.0", "generator": "qala"},
         "extensionsUsed": [
@@ -988,22 +961,42 @@ def _glb(
         "materials": [
             {"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0}}
         ],
-        "accessors": accessors,
-        "bufferViews": buffer.views,
-        "buffers": [{"byteLength": buffer.size}],
     }  # fmt: skip
-    head = msgspec.json.encode(document)
-    # the binary chunk must start at a multiple of 8 bytes for the metadata
-    head += b" " * ((-(len(head) + 20)) % 8)
-    body = b"".join(buffer.parts)
-    total = 12 + 8 + len(head) + 8 + len(body)
-    return b"".join(
-        [
-            struct.pack("<4sII", b"glTF", 2, total),
-            struct.pack("<I4s", len(head), b"JSON"), head,
-            struct.pack("<I4s", len(body), b"BIN\0"), body,
-        ]
+    before = msgspec.json.encode(document)[:-1]
+    return tuple(before.split(msgspec.json.encode(features)))  # type: ignore[return-value]
+
+
+def _header(
+    columns: dict[str, bool], count: int, tris: int, features: int, low: list[float],
+    high: list[float], starts: list[int], sizes: list[int],
+) -> bytes:  # fmt: skip
+    """Return a tile's JSON, padded so that the binary chunk starts at a multiple of 8 bytes."""
+    import msgspec
+
+    parts = _document(tuple(columns.items()))
+    small = count <= 65535
+    accessors = [
+        {"bufferView": 0, "componentType": 5126, "count": count, "type": "VEC3", "min": low,
+         "max": high},
+        {"bufferView": 1, "componentType": 5120, "normalized": True, "count": count,
+         "type": "VEC3"},
+        {"bufferView": 2, "componentType": 5121, "normalized": True, "count": count,
+         "type": "VEC4"},
+        {"bufferView": 3, "componentType": 5126, "count": count, "type": "SCALAR"},
+        {"bufferView": 4, "componentType": 5123 if small else 5125, "count": tris * 3,
+         "type": "SCALAR"},
+    ]  # fmt: skip
+    more = ['"byteStride":12,"target":34962,', *['"byteStride":4,"target":34962,'] * 3,
+            '"target":34963,']  # fmt: skip
+    views = ",".join([
+        f'{{"buffer":0,{more[k] if k < 5 else ""}"byteOffset":{starts[k]},"byteLength":{size}}}'
+        for k, size in enumerate(sizes)
+    ])  # fmt: skip
+    head = b"%b,\"accessors\":%b,\"bufferViews\":[%b],\"buffers\":[{\"byteLength\":%d}]}" % (
+        str(features).encode().join(parts), msgspec.json.encode(accessors), views.encode(),
+        starts[-1],
     )  # fmt: skip
+    return head + b" " * ((-(len(head) + 20)) % 8)
 
 
 # --- the tileset --------------------------------------------------------------------
