@@ -9,20 +9,27 @@ millimetres. numba infers the types.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from numba import njit
 
+#: dividing by 0 raises nothing: less to compile
+jit = functools.partial(njit, cache=True, nogil=True, error_model="numpy")
+
+_ARRAYS = "i4[::1], i8[::1], i8[::1], u1[::1], i8[::1]"
+#: one signature each, whatever whole numbers they are called with
+_PUT = f"void({_ARRAYS}, i8, i8, i8, i8, i8, i8, i8)"
+_PUT_QUAD = f"void(i8[:, ::1], i8, {_ARRAYS}, i8, i8, i8, i8)"
 GROUND, WALL, ROOF = 0, 1, 2
 PLATE, PRISM, GABLED, HIPPED, PYRAMIDAL, SKILLION, DOME = -1, 0, 1, 2, 3, 4, 5
 #: rings of a dome between eaves and top
 DOME_RINGS = 4
-#: vertices up to which a solid's half-edges are counted in a table
-FEW = 64
 #: corners up to which an outline without holes is cut here, and not by earcut
 CLIPPED = 64
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def orient(xy, ring_offsets, poly_offsets):
     """Turn closed rings in place: outer ones left, holes right."""
     for p in range(len(poly_offsets) - 1):
@@ -39,7 +46,7 @@ def orient(xy, ring_offsets, poly_offsets):
                         xy[a + i, c], xy[b - 1 - i, c] = xy[b - 1 - i, c], xy[a + i, c]
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def _inside(xy, a, b, x, y):
     """Tell whether the open ring a:b holds a point that lies on none of its edges."""
     odd = False
@@ -54,7 +61,7 @@ def _inside(xy, a, b, x, y):
     return odd
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def _side(xy, a, b, c):
     """Sign of the turn a, b, c."""
     turn = (xy[b, 0] - xy[a, 0]) * (xy[c, 1] - xy[a, 1]) - (xy[b, 1] - xy[a, 1]) * (
@@ -63,7 +70,7 @@ def _side(xy, a, b, c):
     return 1 if turn > 0 else (-1 if turn < 0 else 0)
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def _between(xy, a, b, c):
     """Tell whether c lies in the box of a and b."""
     return min(xy[a, 0], xy[b, 0]) <= xy[c, 0] <= max(xy[a, 0], xy[b, 0]) and min(
@@ -71,7 +78,7 @@ def _between(xy, a, b, c):
     ) <= xy[c, 1] <= max(xy[a, 1], xy[b, 1])
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def sound(xy, ring_offsets, poly_offsets, most, out):
     """Tell outlines apart: 1 touches itself nowhere, 0 crosses itself or repeats, 2 to be asked.
 
@@ -92,11 +99,6 @@ def sound(xy, ring_offsets, poly_offsets, most, out):
             continue
         if m > most:
             out[p] = 2
-            # millimetres of an outline fit in 32 bits (4,000 km)
-            key = np.sort((xy[a:b, 0] - xy[a, 0]) * (1 << 32) + (xy[a:b, 1] - xy[a, 1]))
-            for i in range(1, m):
-                if key[i] == key[i - 1]:
-                    out[p] = 0
             continue
         for r in range(first, last):
             for i in range(ring_offsets[r], ring_offsets[r + 1] - 1):
@@ -141,7 +143,7 @@ def sound(xy, ring_offsets, poly_offsets, most, out):
         out[p] = state
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def drop_straight(xy, ring_offsets, out_xy, out_offsets):
     """Copy open rings without repeated and exactly collinear points."""
     cursor = 0
@@ -186,7 +188,7 @@ def drop_straight(xy, ring_offsets, out_xy, out_offsets):
     return cursor
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def _convex(xy, a, b):
     """Tell whether the open ring a:b turns left at every corner, once around."""
     n = b - a
@@ -202,7 +204,7 @@ def _convex(xy, a, b):
     return turns <= 2
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def suits(xy, ring_offsets, poly_offsets, kinds, cos_limit):
     """Set kinds back to the prism where the outline doesn't allow the roof."""
     for p in range(len(kinds)):
@@ -226,7 +228,7 @@ def suits(xy, ring_offsets, poly_offsets, kinds, cos_limit):
             kinds[p] = PRISM
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def _downhill(xy, a, b, direction):
     """Unit vector down the slope: as tagged, else square to the longest edge."""
     if not np.isnan(direction):
@@ -242,7 +244,7 @@ def _downhill(xy, a, b, direction):
     return dx, dy
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def _ridge_first(xy, a, direction, across):
     """Corner from which the ridge's parallel edge starts: 0 or 1."""
     ux, uy = float(xy[a + 1, 0] - xy[a, 0]), float(xy[a + 1, 1] - xy[a, 1])
@@ -255,7 +257,7 @@ def _ridge_first(xy, a, direction, across):
     return 1 - along if across else along
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def _flat4(v, p0, p1, p2, p3):
     """Tell whether four vertices share a plane, within a millimetre."""
     ax, ay, az = v[p1, 0] - v[p0, 0], v[p1, 1] - v[p0, 1], v[p1, 2] - v[p0, 2]
@@ -266,12 +268,16 @@ def _flat4(v, p0, p1, p2, p3):
     return size > 0 and abs(nx * cx + ny * cy + nz * cz) <= 1.5 * size
 
 
-@njit(cache=True, nogil=True)
-def _put(indices, index_offsets, ring_offsets, types, at, ids, kind):
-    """Append a surface of one ring; ``at`` holds the cursors (surface, ring, index)."""
-    for i in ids:
-        indices[at[2]] = i
-        at[2] += 1
+@jit(_PUT)
+def _put(indices, index_offsets, ring_offsets, types, at, kind, n, a, b, c, d, e):
+    """Append a surface of one ring of ``n`` corners; ``at`` holds surface, ring and index."""
+    q = at[2]
+    indices[q], indices[q + 1], indices[q + 2] = a, b, c
+    if n > 3:
+        indices[q + 3] = d
+    if n > 4:
+        indices[q + 4] = e
+    at[2] += n
     at[1] += 1
     index_offsets[at[1]] = at[2]
     types[at[0]] = kind
@@ -279,17 +285,17 @@ def _put(indices, index_offsets, ring_offsets, types, at, ids, kind):
     ring_offsets[at[0]] = at[1]
 
 
-@njit(cache=True, nogil=True)
+@jit(_PUT_QUAD)
 def _put_quad(v, base, indices, index_offsets, ring_offsets, types, at, a, b, c, d):
     """Append a roof surface of four corners, as two triangles if it is warped."""
     if _flat4(v, base + a, base + b, base + c, base + d):
-        _put(indices, index_offsets, ring_offsets, types, at, (a, b, c, d), ROOF)
+        _put(indices, index_offsets, ring_offsets, types, at, ROOF, 4, a, b, c, d, 0)
     else:
-        _put(indices, index_offsets, ring_offsets, types, at, (a, b, c), ROOF)
-        _put(indices, index_offsets, ring_offsets, types, at, (a, c, d), ROOF)
+        _put(indices, index_offsets, ring_offsets, types, at, ROOF, 3, a, b, c, 0, 0)
+        _put(indices, index_offsets, ring_offsets, types, at, ROOF, 3, a, c, d, 0, 0)
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def build(xy, ro, po, kinds, z0, ze, z1, direction, across,
            v, vo, so, ring_offsets, index_offsets, indices, types):  # fmt: skip
     """Fill the arrays of all solids; return the numbers of vertices, surfaces, rings, indices."""
@@ -372,20 +378,17 @@ def build(xy, ro, po, kinds, z0, ze, z1, direction, across,
             for i in range(m):
                 j = (i + 1) % m
                 gable = kind == GABLED and (i - k) % 2 == 1
-                if gable:
-                    top = 9 if (i - k) % 4 == 1 else 8
-                    _put(indices, index_offsets, ring_offsets, types, at,
-                         (s + i, s + j, s + j + n, top, s + i + n), WALL)  # fmt: skip
-                else:
-                    _put(indices, index_offsets, ring_offsets, types, at,
-                         (s + i, s + j, s + j + n, s + i + n), WALL)  # fmt: skip
+                # under a gable the ridge's end is a corner of the wall
+                top = s + i + n if not gable else (9 if (i - k) % 4 == 1 else 8)
+                _put(indices, index_offsets, ring_offsets, types, at, WALL, 5 if gable else 4,
+                     s + i, s + j, s + j + n, top, s + i + n)  # fmt: skip
         if kind == GABLED or kind == HIPPED:
             t0, t1, t2, t3 = 4 + k, 4 + (k + 1) % 4, 4 + (k + 2) % 4, 4 + (k + 3) % 4
             _put_quad(v, base, indices, index_offsets, ring_offsets, types, at, t0, t1, 9, 8)
             _put_quad(v, base, indices, index_offsets, ring_offsets, types, at, t2, t3, 8, 9)
             if kind == HIPPED:
-                _put(indices, index_offsets, ring_offsets, types, at, (t1, t2, 9), ROOF)
-                _put(indices, index_offsets, ring_offsets, types, at, (t3, t0, 8), ROOF)
+                _put(indices, index_offsets, ring_offsets, types, at, ROOF, 3, t1, t2, 9, 0, 0)
+                _put(indices, index_offsets, ring_offsets, types, at, ROOF, 3, t3, t0, 8, 0, 0)
         elif kind == PYRAMIDAL or kind == DOME:
             area, cx, cy = 0.0, 0.0, 0.0
             for i in range(n):
@@ -418,21 +421,37 @@ def build(xy, ro, po, kinds, z0, ze, z1, direction, across,
             top = nv - base
             nv += 1
             for i in range(n):
-                _put(indices, index_offsets, ring_offsets, types, at,
-                     (lower + i, lower + (i + 1) % n, top), ROOF)  # fmt: skip
+                _put(indices, index_offsets, ring_offsets, types, at, ROOF, 3,
+                     lower + i, lower + (i + 1) % n, top, 0, 0)  # fmt: skip
         vo[p + 1], so[p + 1] = nv, at[0]
     return nv, at[0], at[1], at[2]
 
 
-@njit(cache=True, nogil=True)
+@jit()
+def _mix(h, word):
+    """Mix a word into 64 bits (the steps of SplitMix64)."""
+    h = (h ^ word) * np.uint64(0xBF58476D1CE4E5B9)
+    return h ^ (h >> np.uint64(29))
+
+
+@jit()
+def _slot(keys, mask, key):
+    """Place of a key in an open hash table, or the empty one (-1) where it belongs."""
+    h = _mix(np.uint64(7), np.uint64(key))
+    k = np.int64(h >> np.uint64(20)) & mask
+    while keys[k] >= 0 and keys[k] != key:
+        k = (k + 1) & mask
+    return k
+
+
+@jit()
 def check(v, vo, so, ring_offsets, index_offsets, indices, kinds, planar, codes):
     """Write the first fault of each solid: rings, planes, half-edges, volume."""
     low = np.empty(3, np.int64)
-    few = np.empty(FEW, np.int64)
-    names = np.empty(FEW, np.int64)
-    # times each half-edge of a small solid is walked
-    walked = np.zeros(FEW * FEW, np.uint8)
-    none = np.empty(0, np.int64)
+    room = 256
+    # open hash tables: of places with the vertex first met there, of half-edges with their number
+    keys, found = np.full(room, -1, np.int64), np.empty(room, np.int64)
+    name = np.empty(room, np.int64)
     for s in range(len(kinds)):
         codes[s] = 0
         if kinds[s] < PRISM:
@@ -440,34 +459,28 @@ def check(v, vo, so, ring_offsets, index_offsets, indices, kinds, planar, codes)
         base, n = vo[s], vo[s + 1] - vo[s]
         r0, r1 = ring_offsets[so[s]], ring_offsets[so[s + 1]]
         # one name for each place, whichever vertices stand there
-        small = n <= FEW
         for d in range(3):
             low[d] = v[base, d]
             for i in range(n):
                 low[d] = min(low[d], v[base + i, d])
-        key = few if small else np.empty(n, np.int64)
-        for i in range(n):
-            key[i] = (((v[base + i, 0] - low[0]) << 42) | ((v[base + i, 1] - low[1]) << 21)
-                      | (v[base + i, 2] - low[2]))  # fmt: skip
         e0, e1 = index_offsets[r0], index_offsets[r1]
-        if small:
-            name, edge, back = names, none, none
-            for i in range(n):
-                name[i] = i
-                for j in range(i):
-                    if key[j] == key[i]:
-                        name[i] = j
-                        break
-        else:
-            order = np.argsort(key)
-            name = np.empty(n, np.int64)
-            count = 0
-            for i in range(n):
-                if i > 0 and key[order[i]] != key[order[i - 1]]:
-                    count += 1
-                name[order[i]] = count
-            edge = np.empty(e1 - e0, np.int64)
-            back = np.empty(e1 - e0, np.int64)
+        while room < 2 * max(n, e1 - e0):
+            room *= 2
+        if room > len(keys):
+            keys, found = np.full(room, -1, np.int64), np.empty(room, np.int64)
+            name = np.empty(room, np.int64)
+        # as much of the tables as this solid needs
+        mask = 15
+        while mask + 1 < 2 * max(n, e1 - e0):
+            mask = 2 * mask + 1
+        for i in range(n):
+            key = (((v[base + i, 0] - low[0]) << 42) | ((v[base + i, 1] - low[1]) << 21)
+                   | (v[base + i, 2] - low[2]))  # fmt: skip
+            k = _slot(keys, mask, key)
+            if keys[k] < 0:
+                keys[k], found[k] = key, i
+            name[i] = found[k]
+        keys[: mask + 1] = -1
         volume = 0.0
         worst = 0.0
         for f in range(so[s], so[s + 1]):
@@ -484,11 +497,10 @@ def check(v, vo, so, ring_offsets, index_offsets, indices, kinds, planar, codes)
                         break
                     if name[p] == name[q]:
                         codes[s] = 102
-                    if small:
-                        walked[name[p] * n + name[q]] = min(walked[name[p] * n + name[q]] + 1, 9)
-                    else:
-                        edge[q0 - e0 + i] = name[p] * n + name[q]
-                        back[q0 - e0 + i] = name[q] * n + name[p]
+                    k = _slot(keys, mask, name[p] * n + name[q])
+                    if keys[k] < 0:
+                        keys[k], found[k] = name[p] * n + name[q], 0
+                    found[k] += 1
                     px, py, pz = (float(v[base + p, 0] - low[0]), float(v[base + p, 1] - low[1]),
                                   float(v[base + p, 2] - low[2]))  # fmt: skip
                     qx, qy, qz = (float(v[base + q, 0] - low[0]), float(v[base + q, 1] - low[1]),
@@ -516,30 +528,21 @@ def check(v, vo, so, ring_offsets, index_offsets, indices, kinds, planar, codes)
                 worst = max(worst, abs(away) / size)
         if codes[s] == 0 and worst > planar:
             codes[s] = 203
-        if small:
-            judge = codes[s] == 0
-            for r in range(r0, r1):
-                q0, m = index_offsets[r], index_offsets[r + 1] - index_offsets[r]
-                for i in range(m if judge else 0):
-                    p, q = name[indices[q0 + i]], name[indices[q0 + (i + 1) % m]]
-                    if walked[p * n + q] > 1:
-                        codes[s] = 303
-                    elif walked[q * n + p] != 1 and codes[s] == 0:
-                        codes[s] = 302
-            walked[: n * n] = 0
-        elif codes[s] == 0:
-            edge.sort()
-            back.sort()
-            for i in range(len(edge)):
-                if i > 0 and edge[i] == edge[i - 1]:
+        judge = codes[s] == 0
+        for r in range(r0, r1 if judge else r0):
+            q0, m = index_offsets[r], index_offsets[r + 1] - index_offsets[r]
+            for i in range(m):
+                p, q = name[indices[q0 + i]], name[indices[q0 + (i + 1) % m]]
+                if found[_slot(keys, mask, p * n + q)] > 1:
                     codes[s] = 303
-                elif edge[i] != back[i] and codes[s] == 0:
+                elif keys[_slot(keys, mask, q * n + p)] < 0 and codes[s] == 0:
                     codes[s] = 302
+        keys[: mask + 1] = -1
         if codes[s] == 0 and volume <= 0:
             codes[s] = 405
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def volumes(v, vo, so, ring_offsets, index_offsets, indices, kinds, out, roofs, types):
     """Volume of each solid and area of its roof."""
     for s in range(len(kinds)):
@@ -567,13 +570,13 @@ def volumes(v, vo, so, ring_offsets, index_offsets, indices, kinds, out, roofs, 
         roofs[s] = roof / 1e6
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def _turn(v, a, b, c):
     """Twice the area of a triangle of vertices seen from above; positive when it turns left."""
     return (v[b, 0] - v[a, 0]) * (v[c, 1] - v[a, 1]) - (v[b, 1] - v[a, 1]) * (v[c, 0] - v[a, 0])
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def _clip(v, base, n, after, before, out):
     """Cut the simple left-turning ring base:base + n into triangles by clipping ears.
 
@@ -613,7 +616,7 @@ def _clip(v, base, n, after, before, out):
     return found
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def triangles(v, vo, so, ring_offsets, index_offsets, indices, kinds, types, tri, offsets, needs):
     """Cut every surface into triangles; leave room for outlines with holes and mark them.
 
@@ -679,7 +682,7 @@ def triangles(v, vo, so, ring_offsets, index_offsets, indices, kinds, types, tri
     return t
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def put_cuts(todo, cuts, cut_offsets, needs, v, vo, so, ring_offsets, index_offsets, kinds, tri,
              bad):  # fmt: skip
     """Write triangles of outlines, given by their corners, into grounds and roofs; mark misfits.
@@ -727,7 +730,7 @@ def put_cuts(todo, cuts, cut_offsets, needs, v, vo, so, ring_offsets, index_offs
         bad[i] |= abs(covered - area) > 1e-9 * area + 0.5
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def mesh(mine, xyz, starts, so, ring_offsets, index_offsets, indices, tri, tri_offsets, types,
          palette, classes, position, normal, feature, colours, corners):  # fmt: skip
     """Fill a tile's arrays: a corner of each surface with its normal, feature and colour.
@@ -778,7 +781,7 @@ def mesh(mine, xyz, starts, so, ring_offsets, index_offsets, indices, tri, tri_o
                 t += 1
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def ranges(starts, ends):
     """Join the ranges start:end of each pair."""
     total = 0
@@ -793,7 +796,7 @@ def ranges(starts, ends):
     return out
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def roof_faces(v, vo, so, ring_offsets, index_offsets, indices, types, out):
     """Write area (m²), tilt and azimuth (degrees, clockwise from north) of roofs; area 0 else."""
     for s in range(len(vo) - 1):
@@ -822,7 +825,7 @@ def roof_faces(v, vo, so, ring_offsets, index_offsets, indices, types, out):
             out[f, 2] = np.degrees(np.arctan2(nx, ny)) % 360.0
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def rank_in_cells(code, cells):
     """Place of each object among those of its cell before it, and the number in each cell."""
     seen = np.zeros(cells, np.int64)
@@ -833,7 +836,7 @@ def rank_in_cells(code, cells):
     return out, seen
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def bounds3(points):
     """Lowest and highest of three columns."""
     out = np.empty((2, 3), points.dtype)
@@ -847,7 +850,7 @@ def bounds3(points):
     return out
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def place(v, scale, lift, cx, cy, hx, hy, fit, out):
     """Put vertices into a tile's axes by polynomials of the fourth degree."""
     for i in range(len(v)):
@@ -867,21 +870,14 @@ def place(v, scale, lift, cx, cy, hx, hy, fit, out):
             out[i, c] = ground + z * up
 
 
-@njit(cache=True, nogil=True)
-def _mix(h, word):
-    """Mix a word into 64 bits (the steps of SplitMix64)."""
-    h = (h ^ word) * np.uint64(0xBF58476D1CE4E5B9)
-    return h ^ (h >> np.uint64(29))
-
-
-@njit(cache=True, nogil=True)
+@jit()
 def hash_words(words, out):
     """Mix a column of 64-bit words into the digests of rows."""
     for i in range(len(words)):
         out[i] = _mix(out[i] + np.uint64(0x9E3779B97F4A7C15), words[i])
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def hash_texts(offsets, data, out):
     """Mix a column of texts into the digests of rows."""
     for i in range(len(offsets) - 1):
@@ -896,13 +892,13 @@ def hash_texts(offsets, data, out):
         out[i] = _mix(h, word)
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def _count_at(data, at):
     return (np.int64(data[at]) | (np.int64(data[at + 1]) << 8) | (np.int64(data[at + 2]) << 16)
             | (np.int64(data[at + 3]) << 24))  # fmt: skip
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def _kind_at(data, at):
     """Kind of a geometry (3 polygon, 6 multipolygon) and its dimensions, ISO or extended."""
     code = _count_at(data, at + 1)
@@ -917,7 +913,7 @@ def _kind_at(data, at):
     return code % 1000, deep
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def wkb_sizes(offsets, data):
     """Polygons, rings and points of outlines in well-known binary; -1 where one is no polygon."""
     polygons, rings, points = 0, 0, 0
@@ -944,7 +940,7 @@ def wkb_sizes(offsets, data):
     return polygons, rings, points
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def _double_at(data, at, bits, number):
     word = np.uint64(0)
     for k in range(8):
@@ -953,7 +949,7 @@ def _double_at(data, at, bits, number):
     return number[0]
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def wkb_rings(offsets, data, scale, xy, rings, polygons, rows):
     """Read outlines that :func:`wkb_sizes` counted, in whole 1/``scale``."""
     bits = np.empty(1, np.uint64)
@@ -986,7 +982,7 @@ def wkb_rings(offsets, data, scale, xy, rings, polygons, rows):
             left -= 1
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def survey(offsets, data, scale, prints, bounds, area):
     """Digest, box and area of outlines in well-known binary: polygons and multipolygons.
 
@@ -1041,7 +1037,7 @@ def survey(offsets, data, scale, prints, bounds, area):
 # --- text and binary of the exports ---------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def _digits(out, at, n):
     """Write a whole number in decimal; return the place after it."""
     if n < 0:
@@ -1058,7 +1054,7 @@ def _digits(out, at, n):
     return at + size
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def _words(out, at, word):
     """Write bytes; return the place after them."""
     for c in word:
@@ -1067,7 +1063,7 @@ def _words(out, at, word):
     return at
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def vertices_text(v, low, out, starts):
     """Write vertices less ``low`` as ``[x,y,z],`` each."""
     at = 0
@@ -1085,7 +1081,7 @@ def vertices_text(v, low, out, starts):
     return at
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def geometry_text(first, kinds, so, ring_offsets, index_offsets, indices, vo, numbers, types,
                   plate, prism, roof, between, end, out, starts):  # fmt: skip
     """Write the CityJSON geometries of each row, whose solids are ``first[row]:first[row + 1]``.
@@ -1136,7 +1132,7 @@ def geometry_text(first, kinds, so, ring_offsets, index_offsets, indices, vo, nu
     return at
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def number_vertices(v, known, count, slots, out):
     """Give each vertex its place among the distinct ones, as they are first met.
 
@@ -1164,7 +1160,7 @@ def number_vertices(v, known, count, slots, out):
     return count
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def _put_double(out, at, bits, number, value):
     number[0] = value
     word = bits[0]
@@ -1173,14 +1169,14 @@ def _put_double(out, at, bits, number, value):
     return at + 8
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def _put_count(out, at, n):
     for k in range(4):
         out[at + k] = (n >> (8 * k)) & 255
     return at + 4
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def surfaces_wkb(first, so, ring_offsets, index_offsets, indices, vo, v, scale, out, starts):
     """Write each row's surfaces as a MultiPolygon Z in well-known binary (ISO, little-endian)."""
     bits = np.empty(1, np.uint64)

@@ -329,8 +329,11 @@ def _sound(xy: Array, ro: Array, po: Array) -> Array:
     _kernels.sound(xy, ro, po, ASK_GEOS, state)
     asked = np.flatnonzero(state == 2)
     for i in asked.tolist():  # long outlines, and corners that lie on another edge
+        corners = xy[ro[po[i]] : ro[po[i + 1]]]
         rings = [xy[ro[r] : ro[r + 1]] / SCALE for r in range(po[i], po[i + 1])]
-        state[i] = shapely.is_valid(shapely.Polygon(rings[0], rings[1:]))
+        state[i] = len(np.unique(corners, axis=0)) == len(corners) and shapely.is_valid(
+            shapely.Polygon(rings[0], rings[1:])
+        )
     return np.asarray(state == 1)
 
 
