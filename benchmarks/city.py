@@ -1,9 +1,9 @@
 """Speed and memory of the 3D city, with a peer beside it where it is installed.
 
 Run: ``python benchmarks/city.py [--count 100000] [--grow 1000000] [--osm FILE.osm.pbf]``. Outlines
-are synthetic and say so. The peer (trimesh) gets the same outlines and heights, in turns with us, fewer
-of them where it would take minutes, and is compared by buildings a second. Sizes for memory run in
-processes of their own.
+are synthetic and say so. The peer (trimesh) gets the same outlines and heights, in turns with us,
+fewer of them where it would take minutes, and is compared by buildings a second. Sizes for memory
+run in processes of their own.
 """
 
 from __future__ import annotations
