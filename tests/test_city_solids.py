@@ -124,6 +124,29 @@ def test_whole_buildings_are_plates_and_an_outline_touching_itself_too() -> None
     assert solids.valid_codes.tolist() == [0, 104]
 
 
+def test_an_outline_whose_corner_lies_on_its_own_edge_has_no_solid() -> None:
+    corners = [(0, 0), (9, 0), (9, 6), (4, 6), (5, 0), (3, 6), (0, 6)]  # (5, 0) on the first edge
+    touching = shapely.Polygon([(EAST + x, NORTH + y) for x, y in corners])
+    hole = shapely.Polygon([(EAST + 3, NORTH), (EAST + 5, NORTH + 2), (EAST + 1, NORTH + 2)])
+    shapes = [touching, shapely.Polygon(box().exterior, [hole.exterior]), box()]
+    solids = make_solids(table(shapes))
+    assert solids.valid_codes.tolist() == [104, 104, 0]
+    assert solids.kinds.tolist() == [PLATE, PLATE, PRISM]
+
+
+@pytest.mark.parametrize("corners", [30, 90, 700])
+def test_outlines_of_many_corners_are_cut_and_closed(corners: int) -> None:
+    angle = np.arange(corners) / corners * 2 * np.pi
+    radius = np.where(np.arange(corners) % 2, 40.0, 30.0)
+    star = shapely.Polygon(
+        np.column_stack([EAST + radius * np.cos(angle), NORTH + radius * np.sin(angle)])
+    )
+    yard = shapely.Point(EAST, NORTH).buffer(5)
+    solids = make_solids(table([star, shapely.difference(star, yard)]))
+    assert solids.kinds.tolist() == [PRISM, PRISM]
+    assert (check_triangles(solids, triangulate(solids)) == 0).all()
+
+
 def test_the_check_finds_what_is_broken() -> None:
     solids = make_solids(table([box()]))
     turned = solids.indices.copy()

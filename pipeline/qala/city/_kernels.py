@@ -79,13 +79,13 @@ def _between(xy, a, b, c):
 
 
 @jit()
-def sound(xy, ring_offsets, poly_offsets, most, out):
-    """Tell outlines apart: 1 touches itself nowhere, 0 crosses itself or repeats, 2 to be asked.
+def sound(xy, ring_offsets, poly_offsets, out):
+    """Tell which outlines cross and touch themselves nowhere, in whole numbers.
 
-    Asked of GEOS are outlines of more than ``most`` corners and those whose corner lies on
-    another edge.
+    Every pair of edges is looked at: a corner on another edge would leave walls that touch,
+    and a roof whose triangles do not meet its walls.
     """
-    nxt = np.empty(most, np.int64)
+    nxt = np.empty(64, np.int64)
     for p in range(len(poly_offsets) - 1):
         first, last = poly_offsets[p], poly_offsets[p + 1]
         a, b = ring_offsets[first], ring_offsets[last]
@@ -95,11 +95,10 @@ def sound(xy, ring_offsets, poly_offsets, most, out):
             if ring_offsets[r + 1] - ring_offsets[r] < 3:
                 state = 0
         if state == 0:
-            out[p] = 0
+            out[p] = False
             continue
-        if m > most:
-            out[p] = 2
-            continue
+        if m > len(nxt):
+            nxt = np.empty(2 * m, np.int64)
         for r in range(first, last):
             for i in range(ring_offsets[r], ring_offsets[r + 1] - 1):
                 nxt[i - a] = i + 1
@@ -129,7 +128,8 @@ def sound(xy, ring_offsets, poly_offsets, most, out):
                     (s0 == 0 and _between(xy, i, i1, j)) or (s1 == 0 and _between(xy, i, i1, j1))
                     or (t0 == 0 and _between(xy, j, j1, i)) or (t1 == 0 and _between(xy, j, j1, i1))
                 ):  # fmt: skip
-                    state = 2
+                    state = 0
+                    break
             if state == 0:
                 break
         if state == 1:
@@ -140,7 +140,7 @@ def sound(xy, ring_offsets, poly_offsets, most, out):
                 for q in range(first + 1, last):
                     if q != r and _inside(xy, ring_offsets[q], ring_offsets[q + 1], x, y):
                         state = 0
-        out[p] = state
+        out[p] = state == 1
 
 
 @jit()

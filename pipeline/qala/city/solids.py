@@ -58,8 +58,6 @@ _COLUMNS = ("height", "min_height", "base_z", "roof_shape", "roof_height", "roof
 _FOUR_CORNERS = 102
 #: polygons made into solids at a time by one thread
 BATCH = 10_000
-#: outlines of more corners are proved valid by GEOS
-ASK_GEOS = 96
 #: corners that leave a straight line by less than this are dropped under sloped roofs, metres
 STRAIGHT_M = 0.05
 
@@ -264,7 +262,9 @@ def solids_of(columns: Mapping[str, Any], outlines: Any) -> Solids:
     direction = of("roof_direction")[rows]
 
     faults = np.zeros(len(kinds), np.int32)
-    faults[~_sound(xy, ro, po)] = 104
+    good = np.empty(len(kinds), np.bool_)
+    _kernels.sound(xy, ro, po, good)
+    faults[~good] = 104
     kinds[faults != 0] = PLATE
     for _ in range(3):  # roof, then prism, then plate
         solids = _assemble(xy, ro, po, kinds, z0, ze, z1, direction, across, faults, rows)
@@ -319,22 +319,6 @@ def _rings(outlines: Any) -> tuple[Array, Array, Array, Array]:
     out, offsets = np.empty_like(grid), np.empty(len(rings), np.int64)
     used = _kernels.drop_straight(grid, rings, out, offsets)
     return out[:used], offsets, polygons, rows
-
-
-def _sound(xy: Array, ro: Array, po: Array) -> Array:
-    """Tell which outlines on the millimetre grid are valid and touch themselves nowhere."""
-    import shapely
-
-    state = np.empty(len(po) - 1, np.int8)
-    _kernels.sound(xy, ro, po, ASK_GEOS, state)
-    asked = np.flatnonzero(state == 2)
-    for i in asked.tolist():  # long outlines, and corners that lie on another edge
-        corners = xy[ro[po[i]] : ro[po[i + 1]]]
-        rings = [xy[ro[r] : ro[r + 1]] / SCALE for r in range(po[i], po[i + 1])]
-        state[i] = len(np.unique(corners, axis=0)) == len(corners) and shapely.is_valid(
-            shapely.Polygon(rings[0], rings[1:])
-        )
-    return np.asarray(state == 1)
 
 
 def _assemble(
