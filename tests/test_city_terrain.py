@@ -60,6 +60,19 @@ def test_no_building_floats(tmp_path: Path) -> None:
     assert not vertical.aligned
 
 
+def test_turned_and_mirrored_terrain_is_read_where_it_lies(tmp_path: Path) -> None:
+    plane = 100.0 + np.tile(np.arange(60), (40, 1))
+    mirrored = rasterio.Affine(10, 0, X - 200, 0, 10, Y - 200)
+    out, _, _ = base_heights(city(), raster(tmp_path / "m.tif", plane, transform=mirrored))
+    assert out["base_z"].tolist() == [120.0 + i for i in range(10)]
+    c, s = 10 * np.cos(np.radians(5)), 10 * np.sin(np.radians(5))
+    turned = rasterio.Affine(c, s, X - 200, s, -c, Y + 200)
+    out, _, _ = base_heights(
+        city(), raster(tmp_path / "t.tif", plane, transform=turned, nodata=None)
+    )
+    assert np.abs(out["base_z"] - [120.0 + i for i in range(10)]).max() < 4
+
+
 def test_without_terrain_the_base_is_stated() -> None:
     out, vertical, _ = base_heights(city(), None)
     assert out["base_z"].tolist() == [0.0] * 10

@@ -191,7 +191,8 @@ def base_heights(
                 raise InputError(f"{terrain} has no CRS", "a georeferenced terrain raster",
                                  "assign it with gdal_edit.py -a_srs")  # fmt: skip
             crs = pyproj.CRS.from_user_input(src.crs.to_wkt())
-            lowest = _lowest(table, src, crs) * src.scales[0] + src.offsets[0]
+            with _upright(src) as north_up:
+                lowest = _lowest(table, north_up, crs) * src.scales[0] + src.offsets[0]
             units = src.units[0] or _vertical_unit(crs)
     except RasterioIOError as error:
         raise InputError(f"{terrain} cannot be read as a raster ({error})", "a GeoTIFF") from error
@@ -230,6 +231,22 @@ def base_heights(
         log.warning("the terrain's vertical datum is not known; 3D Tiles keep its heights as they "
                     "are and may stand off a globe's own terrain")  # fmt: skip
     return table, Vertical(datum, str(Path(terrain).name), offset, aligned, coverage), issues
+
+
+def _upright(src: Any) -> Any:
+    """Return the raster with north up; a turned or mirrored one by its nearest cells."""
+    from contextlib import nullcontext
+
+    from rasterio.enums import Resampling
+    from rasterio.vrt import WarpedVRT
+
+    a, b, _, d, e = src.transform[:5]
+    if b == 0 and d == 0 and a > 0 and e < 0:
+        return nullcontext(src)
+    # without a missing value the corners of a turned raster would hold zeros
+    nodata = src.nodata if src.nodata is not None else np.nan
+    kind = None if src.nodata is not None else "float64"
+    return WarpedVRT(src, crs=src.crs, resampling=Resampling.nearest, nodata=nodata, dtype=kind)
 
 
 def _lowest(table: gpd.GeoDataFrame, src: Any, crs: pyproj.CRS) -> np.ndarray[Any, Any]:
@@ -272,8 +289,6 @@ def _source(src: Any, boxes: np.ndarray[Any, Any]) -> Any:
 
     from qala.city.heights import pixel_of
 
-    if src.transform.b or src.transform.d or src.transform.e > 0:
-        return RasterioRasterSource(src)
     (c0, c1), (r0, r1) = (
         np.sort(v) for v in pixel_of(
             src.transform, np.array([boxes[:, 0].min(), boxes[:, 2].max()]),
