@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import sqlite3
 from pathlib import Path
@@ -426,6 +427,30 @@ def test_isochrone_agrees_with_times(reference: Path) -> None:
     assert inside[seconds < 9 * 60].mean() > 0.99
     assert inside[seconds > 11.5 * 60].mean() < 0.02
     assert (seconds > 11.5 * 60).sum() > 20
+
+
+def test_isochrones_across_the_date_line() -> None:
+    """The same roads have the same areas on the date line as elsewhere."""
+    areas = []
+    for middle in (20.0, 180.0):
+        at = [((middle + k * 0.05 + 180) % 360 - 180, 65.0) for k in range(-4, 5)]
+        network = network_of(*[road(list(pair)) for pair in itertools.pairwise(at)])
+        found = isochrones(network, points(at[2]), [5, 20])
+        assert found.is_valid.all()
+        areas.append(found["area_km2"].tolist())
+    assert areas[1] == pytest.approx(areas[0], rel=0.02)
+
+
+def test_isochrones_far_apart_are_drawn_coarser(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qala.travel.MOST_CELLS", 1e6)
+    network = network_of(road([(10.0, 50.0), (10.1, 50.0)]), road([(40.0, 55.0), (40.1, 55.0)]))
+    found = isochrones(network, points((10.0, 50.0), (40.0, 55.0)), [15], merge=True)
+    assert "drawn in cells of" in caplog.text
+    assert found.is_valid.all()
+    west, _, east, _ = found.to_crs("EPSG:4326").total_bounds
+    assert (west, east) == pytest.approx((10.0, 40.1), abs=0.1)
 
 
 def test_isochrone_off_the_network() -> None:

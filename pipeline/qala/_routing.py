@@ -543,7 +543,18 @@ def refine(nodes, from_node, to_node, metres, forward, backward, geom_ptr, lon, 
                     )
                 share = (goal - walked) / edge if edge > 0.0 else 0.0
                 share = min(max(share, 0.0), 1.0)
-                new_lon[node - nodes] = (lon[g] + share * (lon[g + 1] - lon[g])) * SCALE
+                # the short way round, also across the date line
+                east = np.float64(lon[g + 1]) - np.float64(lon[g])
+                if east > 1.8e9:
+                    east -= 3.6e9
+                elif east < -1.8e9:
+                    east += 3.6e9
+                at = lon[g] + share * east
+                if at > 1.8e9:
+                    at -= 3.6e9
+                elif at < -1.8e9:
+                    at += 3.6e9
+                new_lon[node - nodes] = at * SCALE
                 new_lat[node - nodes] = (lat[g] + share * (lat[g + 1] - lat[g])) * SCALE
                 current = node
                 node += 1

@@ -56,6 +56,8 @@ ISOCHRONE_MINUTES = (15.0, 30.0, 60.0, 90.0)
 ISOCHRONE_WALK_METRES = 500.0
 #: rows and columns of a tile of the friction surface; it stays in the cache of a core
 TILE = 128
+#: cells of the surface that isochrones are drawn from, at most (0.8 GB a surface)
+MOST_CELLS = 1e8
 #: how many places off the network are named in a warning
 NAMED = 20
 #: roads that cannot be entered between their junctions
@@ -1027,11 +1029,33 @@ def isochrones(
 
 
 def _diagonal(network: Network) -> float:
-    corners = _on_sphere(
-        np.array([network.lon.min(), network.lon.max()]),
-        np.array([network.lat.min(), network.lat.max()]),
-    )
-    return max(float(np.linalg.norm(corners[1] - corners[0])), 1000.0)
+    """Return about how far the network's ends lie apart, metres; the date line is no edge."""
+    at = _on_sphere(network.lon, network.lat)
+    return max(float(np.linalg.norm(at.max(axis=0) - at.min(axis=0))), 1000.0)
+
+
+def _local_crs(lon: Floats, lat: Floats) -> Any:
+    """Return an equal-area projection around points, wherever on the earth they lie."""
+    import pyproj
+
+    at = _on_sphere(lon, lat)
+    x, y, z = (at.max(axis=0) + at.min(axis=0)) / 2
+    north, east = np.degrees(np.arctan2(z, np.hypot(x, y))), np.degrees(np.arctan2(y, x))
+    return pyproj.CRS.from_proj4(f"+proj=laea +lat_0={north} +lon_0={east} +datum=WGS84 +units=m")
+
+
+def _date_line(local: Any, lon: Floats, lat: Floats) -> Any:
+    """Return a strip of two metres along the date line where points lie on both sides of it."""
+    import pyproj
+    import shapely
+
+    if not ((lon > 90).any() and (lon < -90).any()):
+        return None
+    down, up = max(float(lat.min()) - 2, -89.9), min(float(lat.max()) + 2, 89.9)
+    along = np.linspace(down, up, 200)
+    forward = pyproj.Transformer.from_crs("EPSG:4326", local, always_xy=True)
+    line = np.column_stack(forward.transform(np.full(along.size, 180.0), along))
+    return shapely.buffer(shapely.linestrings(line), 1.0)
 
 
 def _areas(
@@ -1060,14 +1084,20 @@ def _areas(
     if not reached.size:
         return [shapely.Polygon() for _ in bands]
     lon, lat = graph.lon[reached], graph.lat[reached]
-    local = pyproj.CRS.from_proj4(
-        f"+proj=laea +lat_0={(lat.min() + lat.max()) / 2} +lon_0={(lon.min() + lon.max()) / 2} "
-        "+datum=WGS84 +units=m"
-    )
+    local = _local_crs(lon, lat)
     x, y = (
         np.asarray(v)
         for v in pyproj.Transformer.from_crs("EPSG:4326", local, always_xy=True).transform(lon, lat)
     )
+    # a few places far apart would ask for a surface of half the earth
+    wide, high = float(np.ptp(x)) + 2 * walk, float(np.ptp(y)) + 2 * walk
+    coarsest = (wide * high / MOST_CELLS) ** 0.5
+    if size < coarsest:
+        log.warning(
+            "isochrones reach over %.0f × %.0f km: drawn in cells of %.0f m instead of %.0f m",
+            wide / 1000, high / 1000, coarsest, size,
+        )  # fmt: skip
+        size = coarsest
     margin = walk + 3 * size
     left, top = x.min() - margin, y.max() + margin
     width = int(np.ceil((x.max() + margin - left) / size))
@@ -1089,17 +1119,21 @@ def _areas(
     )
     off_road = distance_transform_edt(~start) * size
     back = pyproj.Transformer.from_crs(local, network.crs, always_xy=True)
+    seam = _date_line(local, lon, lat)
     column, row = left + (np.arange(width) + 0.5) * size, top - (np.arange(height) + 0.5) * size
     shapes = []
     for band in bands:
         # seconds too late, or too far from the road: below zero on both counts is inside
         late = np.maximum(surface - band * 60.0, (off_road - walk) * pace)
-        shapes.append(_contour(column, row, late, back))
+        shapes.append(_contour(column, row, late, back, seam))
     return shapes
 
 
-def _contour(column: Floats, row: Floats, field: Floats, back: Any) -> Any:
-    """Return the valid polygon where the field is at most zero, in another CRS."""
+def _contour(column: Floats, row: Floats, field: Floats, back: Any, seam: Any) -> Any:
+    """Return the valid polygon where the field is at most zero, in another CRS.
+
+    It is cut along the ``seam``, whose sides lie far apart in that CRS.
+    """
     import contourpy
     import shapely
 
@@ -1108,12 +1142,15 @@ def _contour(column: Floats, row: Floats, field: Floats, back: Any) -> Any:
     ).filled(-1e15, 0.0)
     polygons = []
     for vertices, offsets in zip(*made, strict=True):
-        at = np.column_stack(back.transform(vertices[:, 0], vertices[:, 1]))
-        rings = [at[a:b] for a, b in pairwise(offsets)]
+        rings = [vertices[a:b] for a, b in pairwise(offsets)]
         polygons.append(shapely.Polygon(rings[0], rings[1:]))
     if not polygons:
         return shapely.MultiPolygon()
-    shape = shapely.union_all(shapely.make_valid(np.array(polygons, dtype=object)))
+    found = np.array(polygons, dtype=object)
+    if seam is not None:
+        found = shapely.get_parts(shapely.difference(shapely.make_valid(found), seam))
+    moved = shapely.transform(found, lambda at: np.column_stack(back.transform(*at.T)))
+    shape = shapely.union_all(shapely.make_valid(moved))
     parts = shapely.get_parts(shape)
     areal = parts[shapely.get_dimensions(parts) == 2]
     return shapely.multipolygons(areal)
