@@ -74,6 +74,14 @@ def same(path: Path, threads: int | None = None) -> None:
 # Real extracts ------------------------------------------------------------------------------
 
 
+def test_zlib_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = bytes(range(256)) * 99
+    packed_data = zlib.compress(data)
+    assert pbf._zlib(packed_data, len(data)) == data
+    monkeypatch.setattr(pbf, "_inflation", lambda: zlib)
+    assert pbf._zlib(packed_data, len(data)) == data
+
+
 @pytest.mark.parametrize("name", ["monaco_2021", "helsinki_centre_2019"])
 def test_real_extracts_as_osmium_reads_them(reference: Path, name: str) -> None:
     same(reference / "osm" / f"{name}.osm.pbf")
@@ -343,7 +351,12 @@ def test_damaged_files_are_told(tmp_path: Path, blobs: Sequence[bytes], words: s
         read_network(store(tmp_path / "a.osm.pbf", *blobs))
 
 
-def test_a_bomb_is_not_inflated(tmp_path: Path) -> None:
+@pytest.mark.parametrize("library", ["isal", "zlib"])
+def test_a_bomb_is_not_inflated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    if library == "zlib":
+        monkeypatch.setattr(pbf, "_inflation", lambda: zlib)
     body = message((2, 100), (3, zlib.compress(bytes(50_000_000))))
     head = message((1, b"OSMData"), (3, len(body)))
     bomb = len(head).to_bytes(4, "big") + head + body

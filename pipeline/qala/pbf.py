@@ -14,6 +14,7 @@ Format: OpenStreetMap wiki, "PBF Format" (fileformat.proto, osmformat.proto).
 from __future__ import annotations
 
 import bz2
+import functools
 import importlib
 import lzma
 import threading
@@ -289,7 +290,7 @@ class PbfFile:
                 "zlib, lzma or no packing",
                 f"pip install {error.name}, or write it anew: osmium cat FILE -o NEW.osm.pbf",
             ) from error
-        except (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError, RuntimeError) as error:
+        except (lzma.LZMAError, OSError, EOFError, ValueError, RuntimeError) as error:
             raise self.damaged(blob, f"{name} data that cannot be unpacked ({error})") from error
         if len(content) != size:
             raise self.damaged(blob, f"a block of {len(content):,} bytes that should have {size:,}")
@@ -397,13 +398,26 @@ def _fields(text: bytes) -> Iterator[tuple[int, int | bytes]]:
         yield number, _varint(text, a)[0] if kind == 0 else text[a:b]
 
 
+@functools.cache
+def _inflation() -> Any:
+    """Return ISA-L, which takes half the time of zlib, wherever there is a build of it."""
+    try:
+        return importlib.import_module("isal.isal_zlib")
+    except ImportError:
+        return zlib
+
+
 def _zlib(data: bytes, size: int) -> bytes:
-    # one byte more than promised is enough to know that the promise is wrong
-    inflater = zlib.decompressobj()
-    content = inflater.decompress(data, max(size, 0) + 1)
-    if not inflater.eof:
-        # the checksum stands behind the last byte
-        content += inflater.decompress(inflater.unconsumed_tail, 1)
+    library = _inflation()
+    inflater = library.decompressobj()
+    try:
+        # one byte more than promised is enough to know that the promise is wrong
+        content = bytes(inflater.decompress(data, max(size, 0) + 1))
+        if not inflater.eof:
+            # the checksum stands behind the last byte
+            content += inflater.decompress(inflater.unconsumed_tail, 1)
+    except library.error as error:
+        raise ValueError(str(error)) from error
     if not inflater.eof:
         raise ValueError("it ends too early or is longer than told")
     return content
