@@ -278,7 +278,7 @@ def process(
     plugins = profiles / "profiles/t/python/plugins"
     values = variables(home, QT_QPA_PLATFORM="offscreen", QGIS_PLUGINPATH=str(plugins), **more)
     return subprocess.run(
-        ["qgis_process.bin", *arguments], env=values, capture_output=True, text=True, timeout=240,
+        ["qgis_process.bin", *arguments], env=values, capture_output=True, text=True, timeout=600,
         check=False,
     )  # fmt: skip
 

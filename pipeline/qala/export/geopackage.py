@@ -516,10 +516,10 @@ def _embed(
     """Put projects into the file, where it has something to draw."""
     if not has_map(arrange(work)):
         return
-    sources = metadata.get("sources") or [
-        _words(metadata.get("licence")),
-        _words(metadata.get("citation")),
-    ]
+    told = [_words(metadata.get("licence")), _words(metadata.get("citation"))]
+    # a notice often names the licence already
+    named = [s for s in told if not any(s != other and s in other for other in told)]
+    sources = metadata.get("sources") or named
     embed_project(
         work, name=name, lang=lang, title=_words(metadata.get("title")), sources=sources,
         synthetic=bool(metadata.get("synthetic")),

@@ -508,7 +508,7 @@ def project_xml(
     root = ET.Element(
         "qgis",
         {
-            # the last release of the oldest version meant: newer ones read it without a word
+            # the oldest version meant: older files are read by newer ones, which say so
             "version": "3.22.16-Białowieża",
             "projectname": title,
             "saveUser": "qala",
