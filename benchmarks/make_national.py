@@ -153,7 +153,7 @@ def write_grids(
     profile = {
         "driver": "GTiff", "height": height, "width": width, "count": 1, "crs": GHSL_CRS,
         "transform": box.transform, "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK,
-        "compress": "ZSTD", "zstd_level": 1, "bigtiff": "IF_SAFER",
+        "compress": "DEFLATE", "zlevel": 1, "bigtiff": "IF_SAFER",
     }  # fmt: skip
     area = float(resolution) ** 2
     names = {

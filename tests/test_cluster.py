@@ -18,7 +18,7 @@ import pytest
 from qala import compute, flows
 from qala.config import Workflow, load_workflow
 from qala.errors import EXIT_TEMPORARY, InputError, TemporaryError
-from qala.provenance import file_hash
+from qala.identity import file_hash
 
 SETTINGS = ["cells.chunk=8", "outputs.figures=false", "outputs.report=false"]
 
@@ -244,7 +244,7 @@ def test_memory_limit_that_forces_spilling(
 def test_workers_with_another_code_are_refused(
     four: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qala.provenance.code_hash", lambda: "other")
+    monkeypatch.setattr("qala.compute.code_hash", lambda: "other")
     with (
         pytest.raises(InputError, match="another qala"),
         compute.running(cluster=four.address),

@@ -18,9 +18,16 @@ from typing import Any
 
 import pytest
 
-from qala.catalog import Asset, has_secret, safe_url
-from qala.errors import EXIT_TEMPORARY, InputError, TemporaryError
+from qala.catalog import Asset
+from qala.errors import (
+    EXIT_PARTIAL,
+    EXIT_TEMPORARY,
+    InputError,
+    PartialError,
+    TemporaryError,
+)
 from qala.fetch import Options, cache_folder, fetch, place_of, source_of, unpack
+from qala.identity import has_secret, safe_url
 
 DATA = bytes(range(256)) * 4000  # a megabyte that differs everywhere
 
@@ -258,12 +265,22 @@ def test_retry_after_in_the_past_by_a_wrong_clock(site: Site, tmp_path: Path) ->
 def test_dead_links_are_all_named_and_the_rest_comes(site: Site, tmp_path: Path) -> None:
     good = asset_at(site)
     dead = [replace(good, url=f"{site.url}/gone{n}.bin", filename=f"gone{n}.bin") for n in (1, 2)]
-    with pytest.raises(InputError) as met:
+    with pytest.raises(PartialError) as met:
         fetch([dead[0], good, dead[1]], cache=tmp_path, options=QUICK)
+    assert met.value.exit_code == EXIT_PARTIAL
+    assert "1 of 3 files came" in str(met.value)
     assert "gone1.bin answers 404" in str(met.value)
     assert "gone2.bin answers 404" in str(met.value)
     assert place_of(good, tmp_path).read_bytes() == DATA
     assert len([p for p, _ in site.asked if p == "/gone1.bin"]) == 1
+    with pytest.raises(InputError) as met:
+        fetch(dead, cache=tmp_path, options=QUICK)
+    assert not isinstance(met.value, PartialError)
+    # what may come later is told first: the same call is worth another try
+    site.tricks["/busy.bin"] = [answers(503)] * 9
+    busy = replace(good, url=f"{site.url}/busy.bin", filename="busy.bin")
+    with pytest.raises(TemporaryError, match="gone1"):
+        fetch([dead[0], good, busy], cache=tmp_path, options=QUICK)
 
 
 def test_mirror_serves_when_the_first_address_fails(site: Site, tmp_path: Path) -> None:

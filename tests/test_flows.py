@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import shutil
@@ -67,7 +68,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
         folders[name] = tmp_path_factory.mktemp("whole") / name
         begin = time.monotonic()
         run = start(folders[name], name)
-        out, err = run.communicate(timeout=300)
+        out, err = run.communicate(timeout=900)
         assert run.returncode == 0, err
         assert "SYNTHETIC" in out
         # the first run compiles
@@ -100,7 +101,7 @@ def kill_again_and_again(finished: Finished, out: Path, times: int) -> int:
             assert held == wanted
     wanted = "b" if held == "a" else "a"
     run = start(out, wanted)
-    _, err = run.communicate(timeout=300)
+    _, err = run.communicate(timeout=900)
     assert run.returncode == 0, err
     assert tables(out) == finished.tables[wanted]
     # nothing of the dead runs is left
@@ -126,7 +127,8 @@ def test_ended_by_a_scheduler_it_cleans_up(finished: Finished, tmp_path: Path) -
     run.send_signal(signal.SIGTERM)
     run.communicate(timeout=60)
     assert run.returncode == 128 + signal.SIGTERM
-    assert not out.exists(), listing(out)
+    # whole steps may stay for the next run, work on others does not
+    assert all(n.startswith(".qala-steps/") and ".work-" not in n for n in listing(out))
 
 
 def test_run_again_it_does_no_work_and_says_so(finished: Finished, tmp_path: Path) -> None:
@@ -165,6 +167,93 @@ def test_what_changed_is_said(finished: Finished, tmp_path: Path) -> None:
     assert qala("check", out).code == 0
 
 
+def test_only_the_steps_that_a_change_reaches_are_made_again(tmp_path: Path) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(resource("sample"), data)
+    page = tmp_path / "mine.yaml"
+    text = yaml.safe_load(resource("workflows", "smoke.yaml").read_text())
+    page.write_text(yaml.safe_dump(text | {"data": str(data), "outputs": {"figures": False}}))
+
+    def made(*more: str) -> set[str]:
+        done = qala("run", page, "--out", out, *more)
+        assert done.code == 0, done.err
+        record = json.loads((out / "provenance.json").read_text())
+        return {s["step"] for s in record["steps"] if not s.get("reused")} - {"open inputs"}
+
+    classes, centres = "classify cells 2023", "delineate urban centres 2023"
+    rest = {"urbanisation rates", "write tables", "write GeoPackage"}
+    assert made() == {"read units", classes, centres, "sensitivity", *rest}
+    table = (data / "official.csv").read_text()
+    assert "220133" in table
+    (data / "official.csv").write_text(table.replace("220133", "220134"))
+    planned = qala("run", page, "--out", out, "--dry-run")
+    assert f"{classes}: as before" in planned.out
+    assert "urbanisation rates: official.csv changed" in planned.out
+    assert "write tables: hangs on the result of 'urbanisation rates'" in planned.out
+    assert made() == rest
+    # words of pictures and layers alone
+    assert made("--set", "outputs.language=ru") == {"write GeoPackage"}
+    # how units are told from their cells leaves the cells alone, and the centres
+    assert made("--set", "units.rules=2021") - rest == set()
+    # a threshold of the cells reaches everything but the units
+    found = made("--set", "cells.ruleset=2024")
+    assert found >= {classes, centres, "sensitivity", "urbanisation rates", "write GeoPackage"}
+    assert "read units" not in found
+
+
+def test_a_partial_result_names_what_is_missing(tmp_path: Path) -> None:
+    for epoch, people in ((2010, 1.0), (2015, 1.1), (2020, 1.2)):
+        write_tif(tmp_path / f"P{epoch}.tif", town() * people)
+    whole = (tmp_path / "P2015.tif").read_bytes()
+    page = tmp_path / "w.yaml"
+    page.write_text(
+        "workflow: urbanisation\noutputs: {figures: false, sensitivity: false}\n"
+        "inputs: {population: {2010: P2010.tif, 2015: P2015.tif, 2020: P2020.tif}}\n"
+    )
+    out = tmp_path / "out"
+    # a file that opens and breaks off, one that does not open, one that is not there
+    broken = [whole[: len(whole) * 2 // 3], b"no raster", None]
+    for content in broken:
+        (tmp_path / "P2015.tif").unlink(missing_ok=True)
+        if content is not None:
+            (tmp_path / "P2015.tif").write_bytes(content)
+        refused = qala("run", page, "--out", out)
+        assert refused.code == 2, refused
+        assert not (out / "provenance.json").exists()
+        part = qala("run", page, "--out", out, "--partial")
+        assert part.code == 4, part
+        assert "partial: without 2015" in part.out
+        assert "P2015.tif" in part.err
+        assert sorted(p.name for p in (out / "rasters").glob("degurba_l1*")) == [
+            "degurba_l1_2010.tif", "degurba_l1_2020.tif",
+        ]  # fmt: skip
+        assert list(json.loads((out / "provenance.json").read_text())["missing"]) == ["2015"]
+        assert qala("check", out).code == 0
+        shutil.rmtree(out)
+    (tmp_path / "P2010.tif").unlink()
+    (tmp_path / "P2020.tif").unlink()
+    assert qala("run", page, "--out", out, "--partial").code == 2
+
+
+def test_a_partial_result_is_completed_by_the_next_run(tmp_path: Path) -> None:
+    for epoch in (2010, 2020):
+        write_tif(tmp_path / f"P{epoch}.tif", town())
+    whole = (tmp_path / "P2020.tif").read_bytes()
+    page = tmp_path / "w.yaml"
+    page.write_text(
+        "workflow: urbanisation\noutputs: {figures: false, sensitivity: false}\n"
+        "inputs: {population: {2010: P2010.tif, 2020: P2020.tif}}\n"
+    )
+    (tmp_path / "P2020.tif").unlink()
+    assert qala("run", page, "--out", tmp_path / "out", "--partial").code == 4
+    (tmp_path / "P2020.tif").write_bytes(whole)
+    done = qala("run", page, "--out", tmp_path / "out", "--partial")
+    assert done.code == 0, done
+    assert "classify cells 2010: as before" in done.err
+    assert qala("run", page, "--out", tmp_path / "direct").code == 0
+    assert tables(tmp_path / "out") == tables(tmp_path / "direct")
+
+
 def test_two_runs_on_one_folder(finished: Finished, tmp_path: Path) -> None:
     out = tmp_path / "out"
     first = start(out, "a")
@@ -180,9 +269,9 @@ def test_two_runs_on_one_folder(finished: Finished, tmp_path: Path) -> None:
         third = start(out, "b", "--wait")
     finally:
         first.send_signal(signal.SIGCONT)
-    _, err = first.communicate(timeout=300)
+    _, err = first.communicate(timeout=900)
     assert first.returncode == 0, err
-    _, err = third.communicate(timeout=300)
+    _, err = third.communicate(timeout=900)
     assert third.returncode == 0, err
     assert tables(out) == finished.tables["b"]
     assert inspect_file(out).sound

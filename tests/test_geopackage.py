@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from odc.geo.xr import xr_coords
 from shapely.geometry import Point, box
 
-from qala.errors import InputError, ProblemsError
+from qala.errors import InputError, ProblemsError, TemporaryError
 from qala.export import geopackage, styles
 from qala.export.geopackage import Layer, cells_to_polygons, write_geopackage
 from qala.grid import ghsl_geobox
@@ -243,7 +243,7 @@ def test_a_failed_run_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(geopackage, "_validate", full)
-    with pytest.raises(InputError, match="free some space"):
+    with pytest.raises(TemporaryError, match="free some space"):
         write_geopackage(path, layers())
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["out.gpkg"]

@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 from qala.errors import InputError
+from qala.identity import write_json
 from qala.lineage import diff_plain, diff_runs, diff_text, text_of, why
-from qala.provenance import RECORD, Recorder, write_json
+from qala.provenance import RECORD, Recorder
 
 
 def a_run(

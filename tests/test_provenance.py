@@ -16,6 +16,7 @@ import pytest
 import qala as package
 from qala import provenance
 from qala.errors import InputError, TemporaryError
+from qala.identity import write_json
 from qala.inspection import inspect_file
 
 SOURCE = Path(package.__file__).resolve().parents[1]
@@ -35,7 +36,7 @@ def work(folder: Path, text: str, names: list[str] = NAMES) -> None:
         record = recorder.record(files, stage)
         kept = {o["path"] for o in record["outputs"]}
         obsolete = [o["path"] for o in before.get("outputs", []) if o["path"] not in kept]
-        files.append(provenance.write_json(stage / provenance.RECORD, record))
+        files.append(write_json(stage / provenance.RECORD, record))
         provenance.publish(stage, folder, files, obsolete)
 
 
@@ -173,7 +174,7 @@ def test_what_changed_is_named(tmp_path: Path) -> None:
     folder.mkdir()
     recorder = provenance.Recorder({"chunk": 1, "speed": 2}, inputs[:2])
     assert [Path(i["path"]).name for i in recorder.inputs] == ["p.tif", "u.shp", "u.dbf"]
-    provenance.write_json(folder / provenance.RECORD, recorder.record([], folder))
+    write_json(folder / provenance.RECORD, recorder.record([], folder))
     assert provenance.why_changed(folder, recorder) == []
     # the table of a Shapefile counts as much as its shapes
     inputs[2].write_text("y")

@@ -61,6 +61,50 @@ def missing_to_nan(values: Array, nodata: float | None, dtype: np.dtype[Any]) ->
 
 
 @njit(cache=True, nogil=True)
+def fold_columns(values: Array, factor: int, left: int, width: int) -> Array:
+    """Return the sums of every ``factor`` cells along each row; NaN where all are missing.
+
+    The first sum takes ``factor - left`` cells. Sums run from left to right, so
+    that they do not depend on how rows are cut into strips.
+    """
+    rows, cols = values.shape
+    result = np.empty((rows, width), np.float64)
+    for r in range(rows):
+        row = values[r]
+        for k in range(width):
+            part = row[max(0, k * factor - left) : min(cols, (k + 1) * factor - left)]
+            total = 0.0
+            for v in part:
+                total += v
+            if total != total:
+                # only now look for which are missing
+                total, seen = 0.0, False
+                for v in part:
+                    if v == v:
+                        total += v
+                        seen = True
+                if not seen:
+                    total = np.nan
+            result[r, k] = total
+    return result
+
+
+@njit(cache=True, nogil=True)
+def fold_rows(values: Array, factor: int, top: int) -> Array:
+    """Return the sums of every ``factor`` rows, as :func:`fold_columns` does along them."""
+    rows, cols = values.shape
+    height = (top + rows + factor - 1) // factor
+    result = np.full((height, cols), np.nan)
+    for r in range(rows):
+        k = (r + top) // factor
+        for c in range(cols):
+            v = values[r, c]
+            if v == v:
+                result[k, c] = v if result[k, c] != result[k, c] else result[k, c] + v
+    return result
+
+
+@njit(cache=True, nogil=True)
 def _replace(values: Array, nodata: float) -> None:
     rows, cols = values.shape
     for r in range(rows):

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 from qala.errors import InputError, Problems
+from qala.identity import has_secret, safe_url, write_json
 from qala.resources import resource
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ ITEM = "item.json"
 _NAME = re.compile(r"[\w][\w.+@-]*")
 #: multihash prefix → algorithm and hexadecimal digits (STAC file extension)
 _MULTIHASH = {"1220": ("sha256", 64), "1114": ("sha1", 40), "d50110": ("md5", 32)}
-_SECRET_KEYS = ("token", "key", "signature", "sig", "password", "secret", "credential")
 
 
 @dataclass(frozen=True)
@@ -660,41 +660,6 @@ def _check_local(
                 problems.add(f"{name}: {file.name} does not fit its hash", f"{algorithm} {digits}")
 
 
-def has_secret(url: str) -> bool:
-    """Tell whether an address carries a user, password or token."""
-    parts = urlsplit(url)
-    keys = {k.casefold() for k in parse_qs(parts.query, keep_blank_values=True)}
-    return "@" in parts.netloc or any(s in k for k in keys for s in _SECRET_KEYS)
-
-
-def safe_url(url: str) -> str:
-    """Return an address as it may be shown: without user, password and query.
-
-    Examples
-    --------
-    >>> safe_url("https://ann:pw@host/a.zip?token=abc")
-    'https://host/a.zip?…'
-    """
-    parts = urlsplit(url)
-    if not parts.scheme or not parts.netloc:
-        return url
-    host = parts.netloc.rsplit("@", 1)[-1]
-    return f"{parts.scheme}://{host}{parts.path}" + ("?…" if parts.query else "")
-
-
-def scrub(text: str) -> str:
-    """Return a text with the secrets of its addresses blotted out.
-
-    Examples
-    --------
-    >>> scrub("got https://ann:pw@host/a?token=abc&x=1, then tcp://b:c@host:8786")
-    'got https://…@host/a?token=…&x=1, then tcp://…@host:8786'
-    """
-    text = re.sub(r"(?<=://)[^/\s@\"']+@", "…@", text)
-    words = "|".join(_SECRET_KEYS)
-    return re.sub(rf"(?i)([?&][^=&\s]*(?:{words})[^=&\s]*=)[^&\s\"',;)]+", r"\1…", text)
-
-
 # --- a run's result as an item ---------------------------------------------------------
 
 
@@ -769,8 +734,6 @@ def stac_item(folder: str | Path, record: Mapping[str, Any]) -> dict[str, Any]:
 
 def write_item(folder: str | Path, record: Mapping[str, Any]) -> Path:
     """Write :func:`stac_item` beside the outputs and return its path."""
-    from qala.provenance import write_json
-
     return write_json(Path(folder) / ITEM, stac_item(folder, record))
 
 

@@ -18,9 +18,17 @@ from typing import Annotated, Any
 import typer
 
 from qala import __version__, cli_areas, cli_city, cli_indicators, cli_operate, cli_qgis
-from qala.catalog import scrub
 from qala.cli_areas import Language
-from qala.errors import EXIT_INPUT, QalaError
+from qala.errors import (
+    EXIT_INPUT,
+    EXIT_PARTIAL,
+    EXIT_TEMPORARY,
+    InputError,
+    QalaError,
+    is_full,
+    storage_error,
+)
+from qala.identity import scrub
 
 app = typer.Typer(
     name="qala",
@@ -79,6 +87,8 @@ class RasterUnit(StrEnum):
     percent = "percent"
 
 
+#: more files than these are told by their folders
+_MANY_FILES = 100
 _THRESHOLDS = "Thresholds (default: the ruleset's)"
 PopulationFile = Annotated[
     list[str],
@@ -225,16 +235,34 @@ def run(
     allow_local: Annotated[
         bool, typer.Option("--allow-local", help="Fetch from file:// and this network too.")
     ] = False,
+    partial: Annotated[
+        bool,
+        typer.Option(
+            "--partial",
+            help="Leave out epochs that cannot be fetched or read; exit code 4 tells of it.",
+        ),
+    ] = False,
 ) -> None:
-    """Run a workflow: urban shares or functional urban areas, with maps and tables."""
-    from qala import compute, flows, plan
-    from qala.config import load_workflow, require_files
+    """Run a workflow: urban shares, functional urban areas or a 3D city, with all that belongs."""
+    from qala import compute, flows, plan, sources
+    from qala.config import Workflow, load_workflow, require_files
     from qala.fetch import Options, resolve_sources
 
     checked = load_workflow(workflow, settings=settings or [])
-    sources = Options(offline=offline, allow_local=allow_local)
+    options = Options(offline=offline, allow_local=allow_local)
+    missing: dict[str, str] = {}
+    if partial and not isinstance(checked, Workflow):
+        raise InputError(
+            f"--partial with the workflow {checked.workflow}", "an urbanisation of several epochs",
+            "leave it out: the others are made whole or not at all",
+        )  # fmt: skip
     if not dry_run:
-        checked = resolve_sources(checked, catalogs=catalog or [], options=sources)
+        checked = resolve_sources(
+            checked, catalogs=catalog or [], options=options, missing=missing if partial else None
+        )
+    if isinstance(checked, Workflow) and partial:
+        checked, gone = sources.there(checked)
+        missing |= gone
     if dry_run:
         require_files(checked)
         folder = Path(out or checked.out or "out").resolve()
@@ -244,15 +272,26 @@ def run(
         return
     begin = time.perf_counter()
     with compute.running(workers, cluster=cluster, processes=processes):
-        result = flows.run(checked, out=out, force=force, wait=wait, progress=_Bar("cells"))
+        result = flows.run(
+            checked, out=out, force=force, wait=wait, partial=partial, missing=missing,
+            progress=_Bar("cells"),
+        )  # fmt: skip
     if checked.workflow == "functional_areas":
         cli_areas.tell_run(result, checked.outputs.language)
+    elif checked.workflow == "city":
+        cli_city.tell_run(result)
     elif result.rates is not None and result.summary is not None:
         _show_rates(result.rates, result.summary, checked.outputs.language)
     elif result.centres is not None:
         typer.echo(result.centres.to_string(index=False))
     typer.echo("")
-    if checked.synthetic:
+    if checked.workflow == "city":
+        synthetic = bool(result.record.get("synthetic"))
+        typer.echo(
+            "SYNTHETIC: the city is invented." if synthetic
+            else f"open it with: qala serve {result.folder}"
+        )  # fmt: skip
+    elif checked.synthetic:
         typer.echo("SYNTHETIC data: the grids are modelled; do not plan with these figures.")
     if not result.fresh:
         typer.echo(f"Nothing changed since the last run; its results lie in {result.folder}")
@@ -262,7 +301,17 @@ def run(
         typer.echo(
             f"{len(result.files)} files in {seconds:.1f} s, {warned} warnings, in {result.folder}"
         )
-    _said(sorted(p.relative_to(result.folder) for p in result.files))
+    names = sorted(p.relative_to(result.folder) for p in result.files)
+    folders = {n.parts[0] for n in names if len(n.parts) > 1}
+    # the tiles of a city are thousands
+    few = len(names) <= _MANY_FILES
+    _said(names if few else [n for n in names if len(n.parts) == 1])
+    _said([] if few else sorted(Path(f"{f}/…") for f in folders))
+    if result.missing:
+        for epoch, reason in result.missing.items():
+            typer.echo(f"MISSING {epoch}: {scrub(reason)}", err=True)
+        typer.echo(f"partial: without {', '.join(result.missing)}; run the same again later")
+        raise typer.Exit(EXIT_PARTIAL)
 
 
 @app.command()
@@ -498,8 +547,13 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
     except OSError as error:
+        place = Path(error.filename or Path.cwd() / "output")
+        if is_full(place.parent, error):
+            full = storage_error(error.filename or "a file", error)
+            typer.echo(f"error: {scrub(str(full))}", err=True)
+            raise SystemExit(EXIT_TEMPORARY) from None
         typer.echo(
-            f"error: {error}; expected files that can be read and room to write: "
+            f"error: {scrub(str(error))}; expected files that can be read and room to write: "
             "check the path and the free space.",
             err=True,
         )

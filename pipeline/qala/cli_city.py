@@ -115,6 +115,11 @@ def _tell_changes(changes: dict[str, dict[str, int]]) -> None:
 _CHANGES = ("created", "changed", "merged", "split", "abolished")
 
 
+def tell_run(result: Any) -> None:
+    """Print what a workflow ``city`` made, or had made when nothing changed."""
+    _tell({k: v for k, v in result.record["counts"].items() if k != "parts_s"})
+
+
 def tiles(
     source: Annotated[Path, typer.Argument(help="city.gpkg, as after an edit in a GIS.")],
     output: Annotated[

@@ -197,10 +197,11 @@ def fetch(
     ] = False,
 ) -> None:
     """Bring the files a place and epoch need into the shared cache, and print their paths."""
-    from qala.catalog import assets_of, open_catalogs, resolve, safe_url
+    from qala.catalog import assets_of, open_catalogs, resolve
     from qala.catalog import search as find
     from qala.fetch import Options, place_of, resolve_sources
     from qala.fetch import fetch as bring
+    from qala.identity import safe_url
 
     box = parse_bbox(bbox)
     bar = _Bar()

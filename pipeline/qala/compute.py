@@ -12,10 +12,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from qala.catalog import safe_url
 from qala.errors import InputError, TemporaryError
+from qala.identity import code_hash, safe_url
 
 log = logging.getLogger("qala")
+
+
+#: the client of worker processes that this process started, while they are in force
+_local: Any | None = None
+#: whether this process works for another one and shares nothing out
+_alone = False
 
 
 def usable_cores() -> int:
@@ -66,6 +72,7 @@ def running(
             _own_scheduler(),
             Client(local) as active,
             _losing(active, "the worker processes of this machine"),
+            _in_force(active),
         ):  # fmt: skip
             yield
         return
@@ -74,6 +81,38 @@ def running(
     with _own_scheduler(), _connected(cluster) as active:
         _require_same_code(active)
         yield
+
+
+@contextmanager
+def _in_force(active: Any) -> Iterator[None]:
+    global _local  # noqa: PLW0603 — which workers are in force is a fact of the process
+    before, _local = _local, active
+    try:
+        yield
+    finally:
+        _local = before
+
+
+def local_processes() -> Any | None:
+    """Return the client of this machine's worker processes where they are in force.
+
+    They see the same disks as this process, which an existing cluster need not.
+    """
+    return _local
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Compute everything inside in this thread: the process is itself one of several workers."""
+    import dask
+
+    global _alone  # noqa: PLW0603 — see _in_force
+    before, _alone = _alone, True
+    try:
+        with dask.config.set(scheduler="synchronous"):
+            yield
+    finally:
+        _alone = before
 
 
 @contextmanager
@@ -148,7 +187,6 @@ def _losing(active: Any, name: str) -> Iterator[None]:
 
 def _code() -> tuple[str, str]:
     from qala import __version__
-    from qala.provenance import code_hash
 
     return __version__, code_hash()
 
@@ -177,7 +215,7 @@ def client() -> Any | None:
     """Return the distributed client in force, if one is."""
     import sys
 
-    if "distributed" not in sys.modules:
+    if _alone or "distributed" not in sys.modules:
         return None
     from distributed import get_client
 

@@ -30,7 +30,8 @@ MAX_DEPTH = 30
 _TYPE_TAG = re.compile(r"(str|int|float|bool|list\[.*\]|dict\[.*\])")
 
 Source = str | list[str]
-Model = TypeVar("Model", bound="Run")
+Model = TypeVar("Model", bound="Page")
+Gridded = TypeVar("Gridded", bound="Run")
 
 
 class _Model(BaseModel):
@@ -138,7 +139,7 @@ class Outputs(_Model):
     )
 
 
-class Run(_Model):
+class Page(_Model):
     """What every recipe has."""
 
     title: dict[Literal["en", "ru", "kk"], str] | str = Field("", description="name of the region")
@@ -151,8 +152,6 @@ class Run(_Model):
     bbox: tuple[float, float, float, float] | None = Field(
         None, description="west, south, east, north in degrees: cut everything to it"
     )
-    inputs: Inputs
-    cells: CellsStep = Field(default_factory=lambda: CellsStep.model_validate({}))
 
     @field_validator("bbox")
     @classmethod
@@ -162,6 +161,13 @@ class Run(_Model):
             if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
                 raise ValueError("expected west < east and south < north in degrees")
         return value
+
+
+class Run(Page):
+    """What recipes over grids have."""
+
+    inputs: Inputs
+    cells: CellsStep = Field(default_factory=lambda: CellsStep.model_validate({}))
 
     @model_validator(mode="after")
     def _enough(self) -> Run:
@@ -277,16 +283,84 @@ class AreasWorkflow(Run):
         return self
 
 
+class CityInputs(_Model):
+    """What a city is made from."""
+
+    osm: str | None = Field(None, description="OpenStreetMap extract, .osm.pbf or .osm")
+    demo: bool = Field(False, description="the invented Turkistan, in place of an extract")
+    area: str | None = Field(None, description="polygons that bound the city; or bbox, or neither")
+    area_layer: str | None = Field(None, description="layer of area, where it has several")
+    terrain: str | None = Field(None, description="terrain heights, metres")
+    heights: str | None = Field(None, description="building heights, metres")
+    population: str | None = Field(None, description="people per cell")
+
+
+class CityStep(_Model):
+    """How a city is made."""
+
+    name: str | None = Field(None, description="name of the city")
+    date: str | None = Field(
+        None,
+        pattern=r"^\d{4}-\d{2}-\d{2}$",
+        description="date of the sources; default: the extract's",
+    )
+    undulation: float | None = Field(None, description="geoid above ellipsoid here, metres")
+    vertical_datum: str | None = Field(
+        None, description="vertical CRS of the terrain, where it does not tell"
+    )
+    clear_sky_index: float | None = Field(
+        None, ge=0, le=1, description="measured over clear-sky irradiation, for roofs"
+    )
+    history: bool = Field(
+        True, description="go on from the twin in the output folder, and close what has changed"
+    )
+
+
+class CityOutputs(_Model):
+    """What comes out."""
+
+    language: Literal["en", "ru", "kk"] = "en"
+
+
+class CityWorkflow(Page):
+    """A run from an OpenStreetMap extract to the 3D twin of a city."""
+
+    workflow: Literal["city"] = Field(description="which recipe")
+    inputs: CityInputs
+    city: CityStep = Field(default_factory=lambda: CityStep.model_validate({}))
+    outputs: CityOutputs = Field(default_factory=CityOutputs)
+
+    @model_validator(mode="after")
+    def _fits(self) -> CityWorkflow:
+        given, wrong = self.inputs, []
+        if (given.osm is not None) == given.demo:
+            wrong.append("inputs needs osm, or demo: true")
+        if given.demo:
+            named = [n for n in ("area", "population") if getattr(given, n) is not None]
+            named += ["bbox"] if self.bbox is not None else []
+            if named:
+                wrong.append(f"inputs.demo is given with {', '.join(named)}: it has its own")
+        if given.area is not None and self.bbox is not None:
+            wrong.append("inputs.area and bbox are both given")
+        if given.area_layer is not None and given.area is None:
+            wrong.append("inputs.area_layer needs inputs.area")
+        if wrong:
+            raise ValueError("\n".join(wrong))
+        return self
+
+
+AnyWorkflow = Workflow | AreasWorkflow | CityWorkflow
 #: recipe → the model of its page
-RECIPES: dict[str, type[Workflow] | type[AreasWorkflow]] = {
+RECIPES: dict[str, type[AnyWorkflow]] = {
     "urbanisation": Workflow,
     "functional_areas": AreasWorkflow,
+    "city": CityWorkflow,
 }
 
 
 def load_workflow(
     path: str | Path, *, settings: Sequence[str] = (), environ: Mapping[str, str] | None = None
-) -> Workflow | AreasWorkflow:
+) -> AnyWorkflow:
     """Read and check a workflow.
 
     Parameters
@@ -300,7 +374,7 @@ def load_workflow(
 
     Returns
     -------
-    Workflow or AreasWorkflow
+    Workflow, AreasWorkflow or CityWorkflow
         By its key ``workflow``. Paths are absolute.
 
     Raises
@@ -346,14 +420,14 @@ def load_workflow(
 
 def workflow_schema() -> dict[str, Any]:
     """Return the JSON schema of a workflow, for editors that complete and check YAML."""
-    either = Annotated[Workflow | AreasWorkflow, Field(discriminator="workflow")]
+    either = Annotated[AnyWorkflow, Field(discriminator="workflow")]
     schema: dict[str, Any] = TypeAdapter(either).json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "qala workflow"
     return schema
 
 
-def title_of(workflow: Run, lang: str) -> str:
+def title_of(workflow: Page, lang: str) -> str:
     """Return the region's name in a language."""
     title = workflow.title
     if isinstance(title, str):
@@ -535,7 +609,13 @@ _PATHS = ("population", "built", "land", "official", "places")
 _AREA_PATHS = ("network", "flows", "employed", "cores", "calibrate")
 
 
-def _paths_of(given: Inputs) -> tuple[str, ...]:
+_CITY_PATHS = ("osm", "area", "terrain", "heights", "population")
+
+
+def paths_of(given: Inputs | CityInputs) -> tuple[str, ...]:
+    """Return the names of the inputs that are paths, or hold them."""
+    if isinstance(given, CityInputs):
+        return _CITY_PATHS
     return (*_PATHS, *_AREA_PATHS) if isinstance(given, AreaInputs) else _PATHS
 
 
@@ -560,8 +640,11 @@ def _absolute(workflow: Model, file: Path) -> Model:
             return {k: source(v) for k, v in value.items()}
         return [place(v) for v in value] if isinstance(value, list) else place(value)
 
-    given = workflow.inputs
-    changes: dict[str, Any] = {name: source(getattr(given, name)) for name in _paths_of(given)}
+    given: Any = workflow.inputs  # type: ignore[attr-defined]
+    changes: dict[str, Any] = {name: source(getattr(given, name)) for name in paths_of(given)}
+    if isinstance(given, CityInputs):
+        inputs = given.model_copy(update=changes)
+        return workflow.model_copy(update={"inputs": inputs, "data": str(base)})
     if given.units is not None:
         changes["units"] = given.units.model_copy(update={"path": place(given.units.path)})
     if given.census is not None:
@@ -572,9 +655,9 @@ def _absolute(workflow: Model, file: Path) -> Model:
     return workflow.model_copy(update={"inputs": inputs, "data": str(base)})
 
 
-def input_files(workflow: Run) -> list[Path]:
+def input_files(workflow: Page) -> list[Path]:
     """Return every file the workflow names, without repeats."""
-    given = workflow.inputs
+    given: Any = workflow.inputs  # type: ignore[attr-defined]
     found: list[str] = []
 
     def add(value: Any) -> None:
@@ -588,8 +671,10 @@ def input_files(workflow: Run) -> list[Path]:
         else:
             found.append(value)
 
-    for name in _paths_of(given):
+    for name in paths_of(given):
         add(getattr(given, name))
+    if isinstance(given, CityInputs):
+        return [Path(p) for p in dict.fromkeys(found)]
     if given.units is not None:
         found.append(given.units.path)
     if given.census is not None:
@@ -602,7 +687,7 @@ def input_files(workflow: Run) -> list[Path]:
     return [Path(p) for p in dict.fromkeys(found)]
 
 
-def require_files(workflow: Run) -> None:
+def require_files(workflow: Page) -> None:
     """Refuse a workflow whose files are absent, naming all of them.
 
     Raises

@@ -6,6 +6,9 @@ input, 3 temporary (try again), 4 partial.
 
 from __future__ import annotations
 
+import errno
+import shutil
+from pathlib import Path
 from typing import Any
 
 EXIT_INPUT = 2
@@ -61,6 +64,52 @@ class TemporaryError(QalaError):
     """The same command may succeed later (lock held, network down)."""
 
     exit_code = EXIT_TEMPORARY
+
+
+class PartialError(InputError):
+    """Some of what was asked for could not be made; the rest is there."""
+
+    exit_code = EXIT_PARTIAL
+
+
+#: bytes below which a disk counts as full where the error does not name the reason
+NO_ROOM = 65_536
+_FULL_WORDS = ("no space left", "disk is full", "disk full", "quota exceeded")
+
+
+def storage_error(target: str | Path, error: BaseException) -> QalaError:
+    """Return what to raise when a file could not be written.
+
+    A full disk is a temporary failure: the same command succeeds once there is
+    room. Anything else is for people to mend.
+
+    Examples
+    --------
+    >>> storage_error("/out/a.tif", OSError(errno.ENOSPC, "No space left on device")).exit_code
+    3
+    >>> storage_error("/out/a.tif", PermissionError(errno.EACCES, "Permission denied")).exit_code
+    2
+    """
+    text = str(error)
+    if is_full(Path(target).parent, error):
+        return TemporaryError(
+            f"{target} could not be written ({text})", "room on the disk",
+            "free some space, or choose another folder with -o or --out, and run the same again",
+        )  # fmt: skip
+    return InputError(
+        f"{target} could not be written ({text})", "a folder that this user may write to",
+        "choose another folder with -o or --out",
+    )  # fmt: skip
+
+
+def is_full(folder: Path, error: BaseException) -> bool:
+    """Tell whether it is a full disk that kept something from being written."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    if any(word in str(error).lower() for word in _FULL_WORDS):
+        return True
+    # GDAL and SQLite do not always name it
+    return folder.is_dir() and shutil.disk_usage(folder).free < NO_ROOM
 
 
 class ProblemsError(InputError):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
-import errno
 import fnmatch
 import hashlib
 import json
@@ -31,15 +30,23 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 from urllib.request import url2pathname
 
-from qala.catalog import Asset, Box, safe_url
-from qala.errors import InputError, Problems, QalaError, TemporaryError
+from qala.catalog import Asset, Box
+from qala.errors import (
+    InputError,
+    PartialError,
+    Problems,
+    ProblemsError,
+    QalaError,
+    TemporaryError,
+    is_full,
+)
+from qala.identity import file_hash, safe_url, write_json
 from qala.locks import lock
-from qala.provenance import write_json
 
 if TYPE_CHECKING:
     import requests
 
-    from qala.config import Model, Run
+    from qala.config import Model, Page
 
 log = logging.getLogger("qala")
 
@@ -171,7 +178,8 @@ def fetch(
     ------
     InputError
         When an address is dead, a hash or size does not fit, a zip is not
-        sound, or files are missing offline; all are named.
+        sound, or files are missing offline; all are named. A
+        :class:`qala.errors.PartialError` where the other files came.
     TemporaryError
         When servers fail or the disk is full: what came so far is kept, and
         the same call goes on from there.
@@ -201,10 +209,14 @@ def fetch(
                 chosen = replace(chosen, attempts=1)
             except InputError as error:
                 dead.add_error(error)
-    dead.raise_if_any()
     if later:
-        text = "; ".join(e.met for e in later)
+        text = "; ".join(e.met for e in [*later, *dead.items])
         raise TemporaryError(text, later[0].expected, later[0].remedy or "run the same again later")
+    if dead.items and found:
+        named = ProblemsError(f"{len(found)} of {len(wanted)} files came, fetching the others",
+                              dead.items)  # fmt: skip
+        raise PartialError(str(named))
+    dead.raise_if_any()
     return found
 
 
@@ -229,6 +241,7 @@ def resolve_sources(
     catalogs: Iterable[str | Path] = (),
     cache: str | Path | None = None,
     options: Options | None = None,
+    missing: dict[str, str] | None = None,
 ) -> Model:
     """Fetch what a workflow names as ``catalog://…`` and put the files' paths there.
 
@@ -239,53 +252,93 @@ def resolve_sources(
         of its units, chooses the tiles.
     catalogs
         Further catalogs.
+    missing
+        Where given, epochs whose files do not come are left out and noted here
+        with the reason, as long as one is left.
 
     Returns
     -------
     Workflow
         The same one where it names none.
+
+    Raises
+    ------
+    InputError, TemporaryError
+        As :func:`fetch`; a workflow without some of its files is no partial
+        success.
     """
     from qala.catalog import open_catalogs, resolve
+    from qala.config import paths_of
 
-    names = ("population", "built", "land", "official", "places")
-    if not any("catalog://" in json.dumps(getattr(workflow.inputs, n), default=str) for n in names):
+    given: Any = workflow.inputs  # type: ignore[attr-defined]
+    names = paths_of(given)
+    if not any("catalog://" in json.dumps(getattr(given, n), default=str) for n in names):
         return workflow
     items = open_catalogs(catalogs)
     box = place_of_workflow(workflow)
 
     def brought(value: Any) -> Any:
         if isinstance(value, dict):
-            return {k: brought(v) for k, v in value.items()}
+            return epochs_brought(value)
         if isinstance(value, list):
             flat = [brought(v) for v in value]
             return [f for v in flat for f in (v if isinstance(v, list) else [v])]
         if not isinstance(value, str) or not value.startswith("catalog://"):
             return value
-        got = fetch(resolve(value, items, bbox=box), cache=cache, options=options)
+        try:
+            got = fetch(resolve(value, items, bbox=box), cache=cache, options=options)
+        except PartialError as error:
+            raise InputError(error.met, error.expected, error.remedy) from error
         paths = [str(f.path) for f in got if f.path is not None]
         if not paths:
             raise InputError(f"{value} has no file for the box {box}", "a box over land")
         return paths if len(paths) > 1 else paths[0]
 
-    changes = {n: brought(getattr(workflow.inputs, n)) for n in names}
-    return workflow.model_copy(update={"inputs": workflow.inputs.model_copy(update=changes)})
+    def epochs_brought(value: dict[Any, Any]) -> dict[Any, Any]:
+        found = {}
+        for epoch, source in value.items():
+            try:
+                found[epoch] = brought(source)
+            except QalaError as error:
+                if missing is None:
+                    raise
+                missing.setdefault(str(epoch), error.sentence())
+        return found
+
+    changes = {n: brought(getattr(given, n)) for n in names}
+    people = changes["population"]
+    if missing and isinstance(people, dict):
+        changes["population"] = {e: s for e, s in people.items() if str(e) not in missing}
+    if missing and not changes["population"]:
+        raise InputError(
+            "no epoch could be fetched: " + "; ".join(f"{e}: {w}" for e, w in missing.items())
+        )
+    return workflow.model_copy(update={"inputs": given.model_copy(update=changes)})
 
 
-def place_of_workflow(workflow: Run) -> Box | None:
+def place_of_workflow(workflow: Page) -> Box | None:
     """Return the box of a workflow in degrees: its own, else its units' extent, else None."""
+    from qala.config import CityInputs
+
     if workflow.bbox is not None:
         return workflow.bbox
-    units = workflow.inputs.units
-    if units is None:
+    given: Any = workflow.inputs  # type: ignore[attr-defined]
+    if isinstance(given, CityInputs):
+        path, layer, crs = given.area, given.area_layer, None
+    elif given.units is not None:
+        path, layer, crs = given.units.path, given.units.layer, given.units.crs
+    else:
+        return None
+    if path is None:
         return None
     import pyogrio
 
     try:
-        shapes = pyogrio.read_dataframe(units.path, layer=units.layer, columns=[])
+        shapes = pyogrio.read_dataframe(path, layer=layer, columns=[])
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
-        raise InputError(f"{units.path} cannot be read ({error})", "a vector file") from error
-    if units.crs:
-        shapes = shapes.set_crs(units.crs, allow_override=True)
+        raise InputError(f"{path} cannot be read ({error})", "a vector file") from error
+    if crs:
+        shapes = shapes.set_crs(crs, allow_override=True)
     # each shape by itself: the corners of a projected frame lie far from the country
     west, south, east, north = shapes.to_crs("EPSG:4326").total_bounds
     return (float(west), float(south), float(east), float(north))
@@ -384,8 +437,6 @@ def _local(asset: Asset) -> Fetched:
     if not place.is_file():
         raise InputError(f"{place} does not exist", f"the file of {asset.item}")
     _require_sound(place, asset)
-    from qala.provenance import file_hash
-
     return Fetched(asset, place, place, place.stat().st_size, file_hash(place), True)
 
 
@@ -407,7 +458,7 @@ def _prepare(place: Path, base: Path) -> None:
 
 
 def _storage_error(error: OSError, place: Path) -> QalaError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_full(place.parent, error):
         return _Full(
             f"{place.parent} is full ({error.strerror})", "room for the files",
             "make room and run the same again; what came so far is kept",
@@ -457,8 +508,6 @@ def _ready(place: Path, asset: Asset) -> dict[str, Any] | None:
 
 def _note(asset: Asset, place: Path, url: str, headers: dict[str, str]) -> dict[str, Any]:
     """Write what is known about a file beside it."""
-    from qala.provenance import file_hash
-
     status = place.stat()
     known = {
         "file": place.name,

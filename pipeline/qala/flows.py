@@ -17,11 +17,11 @@ from qala.errors import InputError
 if TYPE_CHECKING:
     import geopandas as gpd
     import pandas as pd
-    import xarray as xr
 
-    from qala.config import AreasWorkflow, Run, Workflow
+    from qala.config import AnyWorkflow, AreasWorkflow, CityWorkflow, Page, Workflow
     from qala.provenance import Recorder
     from qala.raster import Quantity, Unit
+    from qala.steps import Steps
 
 log = logging.getLogger("qala")
 
@@ -316,6 +316,11 @@ class Result:
     fresh: bool
 
     @property
+    def missing(self) -> Mapping[str, str]:
+        """Parts that could not be made, each with its reason; empty for a whole result."""
+        return dict(self.record.get("missing") or {})
+
+    @property
     def rates(self) -> pd.DataFrame | None:
         """Urban shares by unit."""
         return self.tables.get("rates")
@@ -336,17 +341,34 @@ Made = tuple[list[Path], Mapping[str, Any], dict[str, Any]]
 
 
 def run(
-    workflow: Workflow | AreasWorkflow,
+    workflow: AnyWorkflow,
     *,
     out: str | Path | None = None,
     force: bool = False,
     wait: bool = False,
+    partial: bool = False,
+    missing: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Result:
-    """Run a workflow by its recipe: :func:`urbanisation` or :func:`functional_areas`."""
+    """Run a workflow by its recipe.
+
+    One of :func:`urbanisation`, :func:`functional_areas` and :func:`city_twin`.
+
+    Parameters
+    ----------
+    workflow
+        From :func:`qala.config.load_workflow`.
+    out, force, wait, partial, missing, progress
+        As for :func:`urbanisation`.
+    """
     if workflow.workflow == "functional_areas":
         return functional_areas(workflow, out=out, force=force, wait=wait)
-    return urbanisation(workflow, out=out, force=force, wait=wait, progress=progress)
+    if workflow.workflow == "city":
+        return city_twin(workflow, out=out, force=force, wait=wait)
+    return urbanisation(
+        workflow, out=out, force=force, wait=wait, partial=partial, missing=missing,
+        progress=progress,
+    )  # fmt: skip
 
 
 def urbanisation(
@@ -355,6 +377,8 @@ def urbanisation(
     out: str | Path | None = None,
     force: bool = False,
     wait: bool = False,
+    partial: bool = False,
+    missing: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Run the main job: from grids and units to urban shares, maps and tables.
@@ -369,8 +393,14 @@ def urbanisation(
         Work even if the folder holds the result of the same inputs.
     wait
         Wait for another run on the folder instead of refusing.
+    partial
+        Leave out epochs that cannot be made, as long as one can; ``missing`` of
+        the result names them.
+    missing
+        Epochs that the caller has left out already, each with its reason.
     progress
-        Called with strips done and in all while rasters are written.
+        Called with strips done and in all while rasters are written; with
+        worker processes with steps.
 
     Returns
     -------
@@ -384,9 +414,12 @@ def urbanisation(
     TemporaryError
         When another run holds the folder.
     """
+    from qala.urbanisation import recipe
+
     return _resumable(
-        workflow, lambda stage, recorder: _urbanisation(workflow, stage, recorder, progress),
-        out=out, force=force, wait=wait,
+        workflow,
+        lambda stage, recorder, steps: recipe(workflow, stage, recorder, steps, progress),
+        out=out, force=force, wait=wait, partial=partial, missing=missing, progress=progress,
     )  # fmt: skip
 
 
@@ -422,42 +455,168 @@ def functional_areas(
     from qala.areas import areas_recipe
 
     return _resumable(
-        workflow, lambda stage, recorder: areas_recipe(workflow, stage, recorder),
+        workflow, lambda stage, recorder, steps: areas_recipe(workflow, stage, recorder),
         out=out, force=force, wait=wait,
     )  # fmt: skip
 
 
+def city_twin(
+    workflow: CityWorkflow,
+    *,
+    out: str | Path | None = None,
+    force: bool = False,
+    wait: bool = False,
+) -> Result:
+    """Run the job of a city's 3D twin.
+
+    Parameters
+    ----------
+    workflow
+        From :func:`qala.config.load_workflow`.
+    out, force, wait
+        As for :func:`urbanisation`.
+
+    Returns
+    -------
+    Result
+        With the table ``measures``. Unless the workflow says otherwise, a twin of
+        the same place that lies in the folder is gone on from: ids stay, and what
+        has changed is closed, not deleted. ``registers.gpkg`` of such a twin stays
+        as it is, with all that was imported into it.
+
+    Raises
+    ------
+    InputError
+        When inputs are not sound; nothing is written then.
+    TemporaryError
+        When another run holds the folder.
+    """
+    folder = Path(out or workflow.out or "out").resolve()
+    return _resumable(
+        workflow, lambda stage, recorder, steps: _city(workflow, stage, recorder, folder),
+        out=out, force=force, wait=wait,
+    )  # fmt: skip
+
+
+#: grows by imports after the run, and is not the run's alone
+_REGISTERS = "registers.gpkg"
+
+
+def _city(workflow: CityWorkflow, stage: Path, recorder: Recorder, folder: Path) -> Made:
+    """Make the twin in the stage."""
+    import shutil
+
+    import pandas as pd
+
+    from qala import provenance
+    from qala.config import title_of
+
+    given, step, lang = workflow.inputs, workflow.city, workflow.outputs.language
+    area = given.area
+    if area is not None and given.area_layer is not None:
+        area = f"{area}:{given.area_layer}"
+    options: dict[str, Any] = {
+        "terrain": given.terrain, "heights": given.heights, "undulation": step.undulation,
+        "vertical_datum": step.vertical_datum, "date": step.date, "lang": lang,
+        "name": step.name or title_of(workflow, lang) or None,
+        "clear_sky_index": step.clear_sky_index,
+    }  # fmt: skip
+    before = provenance.read_record(folder)
+    if step.history and before is not None and (folder / "city.gpkg").is_file():
+        places = [_place_of(r) for r in (before.get("parameters") or {}, recorder.parameters)]
+        if places[0] == places[1]:
+            options["since"] = folder / "city.gpkg"
+            log.info("going on from the twin of %s", before.get("started"))
+        else:
+            log.warning("the twin in %s is of another place; its history ends there", folder)
+    living = folder / _REGISTERS
+    if "since" in options and living.is_file():
+        shutil.copyfile(living, stage / _REGISTERS)
+    with recorder.step("make the twin") as notes:
+        if given.demo:
+            from qala.city.demo import demo_flow
+
+            found = demo_flow(stage, **options)
+        else:
+            from qala.city.twin import city_flow
+
+            assert given.osm is not None
+            found = city_flow(
+                given.osm, stage, bbox=workflow.bbox, area=area, population=given.population,
+                synthetic=workflow.synthetic, **options,
+            )  # fmt: skip
+        found.pop("folder", None)
+        # how long each part took is told by the log; counts are the same every time
+        notes |= {k: v for k, v in found.items() if k != "timings"}
+        notes["parts_s"] = found.get("timings", {})
+    if "since" in options and living.is_file():
+        (stage / _REGISTERS).unlink(missing_ok=True)
+    files = sorted(p for p in stage.rglob("*") if p.is_file())
+    tables = {"measures": pd.read_csv(stage / "summary.csv")}
+    more: dict[str, Any] = {
+        "title": workflow.title or step.name or "", "counts": notes, "living": [_REGISTERS],
+        "synthetic": workflow.synthetic or given.demo,
+    }  # fmt: skip
+    return files, tables, more
+
+
+def _place_of(parameters: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return which city a record is of."""
+    given = parameters.get("inputs") or {}
+    return (
+        parameters.get("workflow"), parameters.get("bbox"), given.get("area"),
+        given.get("area_layer"), given.get("demo"), (parameters.get("city") or {}).get("name"),
+    )  # fmt: skip
+
+
 def _resumable(
-    workflow: Run,
-    make: Callable[[Path, Recorder], Made],
+    workflow: Page,
+    make: Callable[[Path, Recorder, Steps], Made],
     *,
     out: str | Path | None,
     force: bool,
     wait: bool,
+    partial: bool = False,
+    missing: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
 ) -> Result:
     """Make a recipe's files in a staging folder and publish them, unless nothing changed."""
     from qala import catalog, provenance
     from qala.config import input_files, require_files
+    from qala.identity import write_json
+    from qala.steps import Steps
 
     folder = Path(out or workflow.out or "out").resolve()
     require_files(workflow)
     with provenance.locked(folder, wait=wait), provenance.staged(folder) as stage:
         parameters = workflow.model_dump(mode="json", exclude={"out"})
         recorder = provenance.Recorder(parameters, input_files(workflow))
-        if not force and provenance.unchanged(folder, recorder.key):
+        if not force and not missing and provenance.unchanged(folder, recorder.key):
             return _kept(folder)
         for reason in provenance.why_changed(folder, recorder):
             log.info("working again: %s", reason)
-        with recorder.listening():
-            files, tables, more = make(stage, recorder)
-        before = provenance.read_record(folder) or {}
-        record = recorder.record(files, stage, **more)
-        files.append(catalog.write_item(stage, record))
-        kept = {o["path"] for o in record["outputs"]}
-        obsolete = [o["path"] for o in before.get("outputs", []) if o["path"] not in kept]
-        files.append(provenance.write_json(stage / provenance.RECORD, record))
-        published = [folder / f.relative_to(stage) for f in files]
-        provenance.publish(stage, folder, files, obsolete)
+        steps = Steps(folder, recorder, force=force, partial=partial, progress=progress)
+        steps.tidy()
+        try:
+            with recorder.listening():
+                files, tables, more = make(stage, recorder, steps)
+            lost = {**(missing or {}), **more.pop("missing", {})}
+            if lost:
+                more["missing"] = lost
+            before = provenance.read_record(folder) or {}
+            living = more.pop("living", [])
+            lasting = [f for f in files if f.relative_to(stage).as_posix() not in living]
+            record = recorder.record(lasting, stage, **more)
+            files.append(catalog.write_item(stage, record))
+            kept = {o["path"] for o in record["outputs"]} | set(living)
+            obsolete = [o["path"] for o in before.get("outputs", []) if o["path"] not in kept]
+            files.append(write_json(stage / provenance.RECORD, record))
+            published = [folder / f.relative_to(stage) for f in files]
+            provenance.publish(stage, folder, files, obsolete)
+            # steps of a former run that this one does not have
+            steps.tidy(keep=None if lost else set(steps.done))
+        finally:
+            steps.tidy()
     return Result(folder, published, tables, record, True)
 
 
@@ -474,115 +633,7 @@ def _kept(folder: Path) -> Result:
         for f in files
         if f.parent.name == "tables" and f.suffix == ".parquet"
     }
+    if (folder / "summary.csv") in files:
+        tables["measures"] = pd.read_csv(folder / "summary.csv")
     files.append(folder / provenance.RECORD)
     return Result(folder, files, tables, record, False)
-
-
-def _urbanisation(
-    workflow: Workflow, stage: Path, recorder: Recorder, progress: Progress | None
-) -> Made:
-    """The recipe: open, classify, delineate, classify units, rate, draw, export."""
-    from qala import products, sources
-    from qala.rates import sensitivity, summarise, urbanisation_rates
-    from qala.report import write_tables
-    from qala.settlement import classify_levels, urban_centres
-
-    rules: dict[str, Any] = {
-        "ruleset": workflow.cells.ruleset,
-        "chunk": workflow.cells.chunk,
-        **workflow.cells.thresholds,
-    }
-    with recorder.step("open inputs") as notes:
-        data = sources.open_inputs(workflow)
-        notes["epochs"] = [str(e) for e in data.population]
-        notes["units"] = 0 if data.units is None else len(data.units)
-        notes["people"] = {str(e): _people(p) for e, p in data.population.items()}
-    with recorder.step("classify cells") as notes:
-        lazy = {
-            epoch: classify_levels(people, data.built[epoch], data.land[epoch], **rules)
-            for epoch, people in data.population.items()
-        }
-        files = products.write_cells(workflow, stage, data, lazy, progress)
-        # from here on the small class rasters are read back, not computed again
-        classes = {epoch: products.read_back(stage, epoch) for epoch in lazy}
-        notes["cells"] = {
-            str(e): _class_counts(found["degurba_l2"].values) for e, found in classes.items()
-        }
-    with recorder.step("delineate urban centres") as notes:
-        centres = {
-            epoch: urban_centres(
-                found["centre"], data.population[epoch], sources.places_at(data.places, epoch)
-            )
-            for epoch, found in classes.items()
-        }
-        notes["urban_centres"] = {str(e): len(c) for e, c in centres.items()}
-    rates = summary = variants = None
-    tables: dict[str, pd.DataFrame] = {"urban_centres": _stacked(centres)}
-    if data.units is not None:
-        with recorder.step("urbanisation rates") as notes:
-            id_column = "unit" if workflow.inputs.units is None else workflow.inputs.units.id
-            rates = urbanisation_rates(
-                data.units,
-                data.population,
-                id=id_column,
-                official=data.official,
-                cells={e: found["degurba_l2"] for e, found in classes.items()},
-                rules=workflow.units.rules,
-                overlay=workflow.units.overlay,
-            )
-            summary = summarise(rates)
-            notes["rows"] = len(rates)
-            notes["people"] = float(rates["population"].sum())
-        tables |= {"rates": rates, "summary": summary}
-    if workflow.outputs.sensitivity:
-        with recorder.step("sensitivity") as notes:
-            shown = products.shown_epoch(rates, list(classes))
-            variants = sensitivity(
-                data.population[shown], data.built[shown], data.land[shown],
-                data.units, id=None if data.units is None else id_column,
-                overlay=workflow.units.overlay, **rules,
-            )  # fmt: skip
-            notes["variants"] = len(variants)
-        tables["sensitivity"] = variants
-    with recorder.step("write tables"):
-        files += write_tables(stage / "tables", tables)
-    with recorder.step("write GeoPackage"):
-        files.append(
-            products.write_layers(workflow, stage, recorder, classes, centres, tables, data)
-        )
-    more: dict[str, Any] = {"title": workflow.title, "synthetic": workflow.synthetic}
-    if workflow.outputs.figures:
-        with recorder.step("draw maps and charts"):
-            shown = products.shown_epoch(rates, list(classes))
-            pictures = products.draw(
-                workflow, stage, shown, classes[shown], centres[shown], tables, data
-            )
-            files += [p for by_lang in pictures.values() for p in by_lang.values()]
-        if workflow.outputs.report and rates is not None:
-            with recorder.step("write report"):
-                files += products.write_page(
-                    workflow, stage, recorder, shown, pictures, tables, centres[shown]
-                )
-    return files, tables, more
-
-
-def _people(population: xr.DataArray) -> float:
-    return float(population.sum(dtype="float64").compute())
-
-
-def _class_counts(values: Any) -> dict[str, int]:
-    import numpy as np
-
-    codes, counts = np.unique(values, return_counts=True)
-    return {str(int(c)): int(n) for c, n in zip(codes, counts, strict=True)}
-
-
-def _stacked(frames: Mapping[Any, pd.DataFrame]) -> pd.DataFrame:
-    """Put the tables of several epochs below each other."""
-    import pandas as pd
-
-    parts = [pd.DataFrame(f).assign(epoch=e) for e, f in frames.items()]
-    table = pd.concat(parts, ignore_index=True)
-    first = ["epoch", "centre"]
-    rest = [c for c in table.columns if c not in (*first, "geometry")]
-    return table[[*first, *rest]]

@@ -121,7 +121,8 @@ def _cityjson(path: Path) -> Finding:
 
 def _folder(path: Path) -> Finding:
     """Check an output folder of qala against its record."""
-    from qala.provenance import RECORD, file_hash, read_record, settle
+    from qala.identity import file_hash
+    from qala.provenance import RECORD, read_record, settle
 
     notes = []
     try:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qala.errors import InputError
-from qala.provenance import RECORD, file_hash, read_record
+from qala.identity import file_hash
+from qala.provenance import RECORD, read_record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +29,8 @@ _STEPS = {
     "rates": "urbanisation rates", "summary": "urbanisation rates",
     "urban_centres": "delineate urban centres", "cells": "classify cells",
     "degurba_l1": "classify cells", "degurba_l2": "classify cells",
-    "population_reconciled": "open inputs", "correction_factors": "open inputs",
+    "population_reconciled": "make population grids",
+    "correction_factors": "make population grids",
     "sensitivity": "sensitivity", "inputs": "open inputs",
 }  # fmt: skip
 
@@ -176,7 +178,7 @@ def _of_run(
         f"step {s['step']}: " + _said({k: v for k, v in s.items() if k not in ("step", "seconds")},
                                       epoch)
         for s in record.get("steps", [])
-        if step is None or s["step"] == step
+        if step is None or _is_step(s["step"], step, epoch)
     ]  # fmt: skip
     parameters = record.get("parameters") or {}
     rules = {k: parameters[k] for k in ("cells", "units", "bbox") if parameters.get(k)}
@@ -207,6 +209,12 @@ def _of_run(
     return Node(
         name, str(path), digest, state, tuple(facts), tuple(dict.fromkeys(cite)), tuple(sources)
     )
+
+
+def _is_step(name: str, step: str, epoch: str | None) -> bool:
+    """Tell whether a step is the one asked for, or that of an epoch asked for."""
+    found = re.fullmatch(re.escape(step) + r"(?: (\d{4}))?", name)
+    return found is not None and (None in (epoch, found.group(1)) or found.group(1) == epoch)
 
 
 def _state(path: Path, digest: str) -> str:

@@ -30,7 +30,7 @@ import numpy.typing as npt
 
 from qala import pbf
 from qala.compute import usable_cores
-from qala.errors import InputError, Problems, TemporaryError
+from qala.errors import InputError, Problems, TemporaryError, storage_error
 from qala.grid import GHSL_CRS
 from qala.pbf import is_pbf
 from qala.raster import require_writable
@@ -975,9 +975,7 @@ def save_network(network: Network, path: str | Path) -> Path:
         load_network(work)
         work.replace(target)
     except OSError as error:
-        raise InputError(
-            f"{target} could not be written ({error})", "a folder with room", "free some space"
-        ) from error
+        raise storage_error(target, error) from error
     finally:
         work.unlink(missing_ok=True)
     return target

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qala.config import Run
+    from qala.config import Page
+    from qala.provenance import Recorder
 
 #: megabytes that the libraries take before the first cell is read
 _BASE_MB = 350
@@ -22,9 +23,12 @@ _WORK_BYTES = 60
 #: bytes a cell and epoch on disk: classes and centres, compressed
 _DISK_BYTES = 0.5
 _DISK_MB = 30
+#: megabytes of memory and of disk a megabyte of an OpenStreetMap extract, made into a city
+_MB_OF_EXTRACT = 150
+_DISK_OF_EXTRACT = 40
 
 
-def describe(workflow: Run, folder: str | Path, *, catalogs: Sequence[Path] = ()) -> list[str]:
+def describe(workflow: Page, folder: str | Path, *, catalogs: Sequence[Path] = ()) -> list[str]:
     """Return lines about what a run would do; nothing is written, fetched or computed.
 
     Parameters
@@ -54,17 +58,28 @@ def describe(workflow: Run, folder: str | Path, *, catalogs: Sequence[Path] = ()
         lines.append(f"  {file} ({state})")
     for address in remote:
         lines += [f"  {line}" for line in _from_catalog(workflow, address, catalogs)]
+    target = Path(folder)
+    whole = not remote and all(f.is_file() for f in local)
+    recorder = None
+    if whole:
+        parameters = workflow.model_dump(mode="json", exclude={"out"})
+        recorder = provenance.Recorder(parameters, local)
     lines.append("steps")
-    lines += [f"  {n}. {step}" for n, step in enumerate(_steps(workflow), 1)]
+    lines += [f"  {n}. {step}" for n, step in enumerate(_steps(workflow, target, recorder), 1)]
     cells, epochs = _size(workflow)
+    memory, disk, size = 0.0, 0.0, ""
     if cells:
         drawing = _DRAW_MB if getattr(getattr(workflow, "outputs", None), "figures", False) else 0
         memory = _BASE_MB + drawing + cells * (_CELL_BYTES * epochs + _WORK_BYTES) / 1e6
         disk = _DISK_MB + cells * epochs * _DISK_BYTES / 1e6
-        lines.append(
-            f"wants about {memory:,.0f} MB of memory and {disk:,.0f} MB of disk "
-            f"({cells:,} cells, {epochs} epochs)"
-        )
+        size = f"{cells:,} cells, {epochs} epochs"
+    extract = getattr(workflow.inputs, "osm", None)  # type: ignore[attr-defined]
+    if extract and Path(extract).is_file():
+        there = Path(extract).stat().st_size / 1e6
+        memory, disk = _BASE_MB + there * _MB_OF_EXTRACT, there * _DISK_OF_EXTRACT
+        size = f"the whole extract of {there:,.1f} MB; a part of it wants less"
+    if size:
+        lines.append(f"wants about {memory:,.0f} MB of memory and {disk:,.0f} MB of disk ({size})")
         here = Path(folder).absolute()
         while not here.exists():
             here = here.parent
@@ -72,43 +87,38 @@ def describe(workflow: Run, folder: str | Path, *, catalogs: Sequence[Path] = ()
             f"has {_free_memory_mb():,.0f} MB of memory and "
             f"{shutil.disk_usage(here).free / 1e6:,.0f} MB of disk free"
         )
-    if remote or any(not f.is_file() for f in local):
+    if recorder is None:
         lines.append("what has changed is told once all inputs are there")
+    elif provenance.unchanged(target, recorder.key):
+        lines.append(f"nothing to do: {target} holds the result of the same inputs")
     else:
-        parameters = workflow.model_dump(mode="json", exclude={"out"})
-        recorder = provenance.Recorder(parameters, local)
-        target = Path(folder)
-        if provenance.unchanged(target, recorder.key):
-            lines.append(f"nothing to do: {target} holds the result of the same inputs")
-        else:
-            reasons = provenance.why_changed(target, recorder) or ["no result is there yet"]
-            lines.append("would work, because " + ", ".join(reasons))
+        reasons = provenance.why_changed(target, recorder) or ["no result is there yet"]
+        lines.append("would work, because " + ", ".join(reasons))
     return lines
 
 
-def _steps(workflow: Run) -> list[str]:
-    """Return the steps of a workflow in words."""
-    steps = ["open inputs", "classify cells", "delineate urban centres"]
+def _steps(workflow: Page, folder: Path, recorder: Recorder | None) -> list[str]:
+    """Return the steps of a workflow, each with what keeps it from being taken over."""
     recipe = getattr(workflow, "workflow", "")
-    if recipe != "urbanisation":
-        return [*steps, str(recipe)]
-    outputs: Any = getattr(workflow, "outputs", None)
-    if workflow.inputs.units is not None or getattr(workflow.inputs, "prepared", None):
-        steps.append("urbanisation rates")
-    if getattr(outputs, "sensitivity", False):
-        steps.append("sensitivity")
-    steps += ["write tables", "write GeoPackage"]
-    if getattr(outputs, "figures", False):
-        steps.append("draw maps and charts")
-        if getattr(outputs, "report", False):
-            steps.append("write report")
-    return steps
+    if recipe == "functional_areas":
+        names = ["open inputs", "delineate areas", "write tables", "write GeoPackage"]
+        outputs: Any = getattr(workflow, "outputs", None)
+        return [*names, *(["draw maps and charts"] if outputs.figures else [])]
+    if recipe == "city":
+        since = (folder / "city.gpkg").is_file() and workflow.city.history  # type: ignore[attr-defined]
+        return ["make the twin" + (", going on from the one in the folder" if since else "")]
+    if recorder is None:
+        return ["fetch or bring what is missing", "all further steps"]
+    from qala.urbanisation import planned
+
+    return [f"{name}: {state}" for name, state in planned(workflow, folder, recorder)]  # type: ignore[arg-type]
 
 
-def _from_catalog(workflow: Run, address: str, catalogs: Sequence[Path]) -> list[str]:
+def _from_catalog(workflow: Page, address: str, catalogs: Sequence[Path]) -> list[str]:
     """Return what a catalog's address stands for and what of it is in the cache."""
-    from qala.catalog import open_catalogs, resolve, safe_url
+    from qala.catalog import open_catalogs, resolve
     from qala.fetch import place_of, place_of_workflow
+    from qala.identity import safe_url
 
     # a path in between has lost one of the slashes
     address = address.replace("catalog:/", "catalog://", 1) if "://" not in address else address
@@ -119,13 +129,13 @@ def _from_catalog(workflow: Run, address: str, catalogs: Sequence[Path]) -> list
     return [f"{address}: {len(found)} files, {there} in the cache"]
 
 
-def _size(workflow: Run) -> tuple[int, int]:
+def _size(workflow: Page) -> tuple[int, int]:
     """Return the cells of 1 km and the epochs of a workflow; 0 where not known yet."""
     from qala.errors import InputError
     from qala.raster import inspect
 
-    population = workflow.inputs.population
-    if population is None:
+    population = getattr(workflow.inputs, "population", None)  # type: ignore[attr-defined]
+    if population is None or not hasattr(workflow, "cells"):
         return 0, 0
     epochs = population if isinstance(population, dict) else {None: population}
     first = next(iter(epochs.values()))

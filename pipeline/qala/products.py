@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from qala.config import Workflow
-    from qala.provenance import Recorder
     from qala.raster import RasterFile
     from qala.sources import Inputs
 
@@ -60,74 +59,68 @@ def _tags(classes: xr.DataArray, others: Mapping[str, xr.DataArray | None]) -> d
     }
 
 
-def shown_epoch(rates: pd.DataFrame | None, epochs: Sequence[Any]) -> Any:
-    """Return the epoch that maps and the page show: the newest with official figures."""
-    if rates is not None:
-        known = set(rates.loc[rates["official_share"].notna(), "epoch"])
-        for epoch in reversed(epochs):
-            if epoch in known:
-                return epoch
-    return epochs[-1]
-
-
-def _suffix(epoch: Any) -> str:
+def suffix_of(epoch: Any) -> str:
+    """Return what names of files and layers end with."""
     return "" if epoch is None else f"_{epoch}"
 
 
 def write_cells(
     workflow: Workflow,
-    stage: Path,
+    folder: Path,
     data: Inputs,
     lazy: Mapping[Any, xr.Dataset],
     progress: Progress | None,
 ) -> list[Path]:
-    """Write both levels, the centres' numbers and what reconciling left, in one computation."""
+    """Write both levels and the centres' numbers below ``rasters/``, in one computation."""
     from qala.raster import RasterFile, write_rasters
 
-    folder = stage / "rasters"
     tags = {"SYNTHETIC": "yes"} if workflow.synthetic else {}
     files = []
     for epoch, found in lazy.items():
         others = {"built": data.built[epoch], "land": data.land[epoch]}
         for level in (1, 2):
-            path = folder / f"degurba_l{level}{_suffix(epoch)}.tif"
+            path = _class_path(folder, epoch, level)
             files.append(class_file(found[f"degurba_l{level}"], path, others, **tags))
-        path = folder / f"urban_centres{_suffix(epoch)}.tif"
-        files.append(RasterFile(found["centre"], path, tags=tags))
-    for epoch, factors in data.factors.items():
-        path = folder / f"population_reconciled{_suffix(epoch)}.tif"
-        files.append(RasterFile(data.population[epoch], path))
-        path = folder / f"correction_factors{_suffix(epoch)}.tif"
-        files.append(RasterFile(factors.rename("factor"), path))
+        files.append(RasterFile(found["centre"], _label_path(folder, epoch), tags=tags))
     return write_rasters(files, progress=progress)
 
 
-def read_back(stage: Path, epoch: Any) -> dict[str, xr.DataArray]:
-    """Open the class rasters just written."""
+def _class_path(folder: Path, epoch: Any, level: int) -> Path:
+    return folder / "rasters" / f"degurba_l{level}{suffix_of(epoch)}.tif"
+
+
+def _label_path(folder: Path, epoch: Any) -> Path:
+    return folder / "rasters" / f"urban_centres{suffix_of(epoch)}.tif"
+
+
+def read_classes(folder: Path, epoch: Any, level: int) -> xr.DataArray:
+    """Open the classes that :func:`write_cells` wrote."""
+    from qala.raster import open_raster
+
+    return open_raster(_class_path(folder, epoch, level), "cells")
+
+
+def read_labels(folder: Path, epoch: Any) -> xr.DataArray:
+    """Read the numbers of the centres that :func:`write_cells` wrote."""
     import rasterio
     import xarray as xr
 
-    from qala.raster import open_raster
-
-    folder = stage / "rasters"
-    found = {
-        f"degurba_l{level}": open_raster(folder / f"degurba_l{level}{_suffix(epoch)}.tif", "cells")
-        for level in (1, 2)
-    }
-    like = found["degurba_l1"]
-    with rasterio.open(folder / f"urban_centres{_suffix(epoch)}.tif") as source:
-        labels = xr.DataArray(source.read(1), like.coords, like.dims, name="centre")
-    return {**found, "centre": labels}
+    like = read_classes(folder, epoch, 1)
+    with rasterio.open(_label_path(folder, epoch)) as source:
+        return xr.DataArray(source.read(1), like.coords, like.dims, name="centre")
 
 
 def write_layers(
     workflow: Workflow,
-    stage: Path,
-    recorder: Recorder,
-    classes: Mapping[Any, Mapping[str, xr.DataArray]],
+    folder: Path,
+    cells: xr.DataArray,
     centres: Mapping[Any, gpd.GeoDataFrame],
     tables: Mapping[str, pd.DataFrame],
-    data: Inputs,
+    units: gpd.GeoDataFrame | None,
+    *,
+    shown: Any,
+    parameters: Mapping[str, Any],
+    inputs: Sequence[Mapping[str, Any]],
 ) -> Path:
     """Write the GeoPackage: units, rates, centres, cells, sensitivity, inputs."""
     import pandas as pd
@@ -143,7 +136,6 @@ def write_layers(
 
     lang = workflow.outputs.language
     title = title_of(workflow, lang)
-    shown = shown_epoch(tables.get("rates"), list(classes))
     layers: dict[str, Layer] = {}
 
     def layer(name: str, frame: Any, style: str | None, words: str | None = None) -> None:
@@ -151,7 +143,7 @@ def write_layers(
         titles = {k: v + suffix for k, v in in_languages(f"layer.{words or name}").items()}
         layers[name] = Layer(frame, title=titles, style=style)
 
-    if data.units is not None:
+    if units is not None:
         rates = tables["rates"]
         last = rates if shown is None else rates[rates["epoch"] == shown]
         layer("units", last, "units")
@@ -159,18 +151,17 @@ def write_layers(
         layer("rates", pd.DataFrame(rates.drop(columns="geometry")), "table")
         layer("summary", tables["summary"], "table")
     for epoch, found in centres.items():
-        name = f"urban_centres{_suffix(epoch)}"
+        name = f"urban_centres{suffix_of(epoch)}"
         layer(name, found, "centres", "urban_centres" if epoch is not None else None)
     wanted = workflow.outputs.polygons
-    cells = classes[shown]["degurba_l2"]
     if wanted or (wanted is None and cells.size <= MAX_POLYGON_CELLS):
         inhabited = cells_to_polygons(cells, codes=[30, 23, 22, 21, 13, 12])
-        name = f"cells{_suffix(shown)}"
+        name = f"cells{suffix_of(shown)}"
         layer(name, inhabited, "cells", "cells" if shown is not None else None)
     if "sensitivity" in tables:
         layer("sensitivity", tables["sensitivity"], "table")
-    inputs = pd.DataFrame(recorder.inputs or [{"path": "", "bytes": 0, "sha256": ""}])
-    layer("inputs", inputs.assign(path=[Path(p).name for p in inputs["path"]]), "table")
+    read = pd.DataFrame(list(inputs) or [{"path": "", "bytes": 0, "sha256": ""}])
+    layer("inputs", read.assign(path=[Path(p).name for p in read["path"]]), "table")
     metadata = {
         "title": title,
         "abstract": tr("gpkg.abstract", lang, title=title),
@@ -178,70 +169,99 @@ def write_layers(
         "sources": list(workflow.sources),
         "citation": "doi:10.2785/706535; doi:10.2760/098587",
         "keywords": ["degree of urbanisation", "urbanisation"],
-        "provenance": {"parameters": recorder.parameters, "inputs": recorder.inputs},
+        "provenance": {"parameters": dict(parameters), "inputs": list(inputs)},
         "synthetic": workflow.synthetic,
     }
-    return write_geopackage(stage / "urbanisation.gpkg", layers, metadata=metadata, lang=lang)
+    return write_geopackage(folder / "urbanisation.gpkg", layers, metadata=metadata, lang=lang)
 
 
-def draw(
+def draw_picture(
+    name: str,
     workflow: Workflow,
-    stage: Path,
+    folder: Path,
     shown: Any,
-    classes: Mapping[str, xr.DataArray],
-    centres: gpd.GeoDataFrame,
-    tables: Mapping[str, pd.DataFrame],
-    data: Inputs,
-) -> dict[str, dict[str, Path]]:
-    """Draw every picture in every language: picture → language → file."""
+    *,
+    cells: Callable[[], xr.DataArray],
+    centres: Callable[[], gpd.GeoDataFrame],
+    units: Callable[[], gpd.GeoDataFrame | None],
+    tables: Callable[[], Mapping[str, pd.DataFrame]],
+) -> list[Path]:
+    """Draw a picture below ``figures/`` in every language, reading only what it needs.
+
+    Parameters
+    ----------
+    name
+        A key of ``_PICTURES``, or ``chart_sensitivity_centres``.
+    workflow, shown
+        The run, and the epoch that maps show.
+    folder
+        Where ``figures/`` is made.
+    cells, centres, units, tables
+        Give level-2 classes, urban centres, units and tables when asked.
+
+    Returns
+    -------
+    list of pathlib.Path
+        None for a picture of the centres where the whole map shows them well.
+    """
     from qala import figures
     from qala.config import title_of
     from qala.messages import LANGUAGES, tr
 
-    rates = tables.get("rates")
-    units = whole = every = None
-    if rates is not None:
-        import pandas as pd
-
-        every = pd.concat([pd.DataFrame(rates), tables["summary"]], ignore_index=True)
-        whole = every if shown is None else every[every["epoch"] == shown]
-        units = rates if shown is None else rates[rates["epoch"] == shown]
-    level2, variants = classes["degurba_l2"], tables.get("sensitivity")
-    jobs: dict[str, tuple[Callable[..., Path], tuple[Any, ...], dict[str, Any]]] = {
-        "map_cells": (figures.map_cells, (level2, data.units, centres), {})
-    }
-    if _lost_on_the_whole(level2, centres):
-        jobs["map_centres"] = (
-            figures.map_cells, (level2, data.units, centres), {"focus": centres},
-        )  # fmt: skip
-    if every is not None:
-        jobs["map_urban_share"] = (figures.map_units, (units, "urban_share"), {})
-        jobs["map_units"] = (figures.map_units, (units, "degurba_l2"), {})
-        jobs["chart_rates"] = (figures.chart_rates, (whole,), {})
-        if every["epoch"].nunique() > 1:
-            jobs["chart_change"] = (figures.chart_change, (every,), {})
-    if variants is not None:
-        jobs["chart_sensitivity"] = (figures.chart_sensitivity, (variants,), {})
-        jobs["chart_sensitivity_centres"] = (
-            figures.chart_sensitivity, (variants,), {"column": "centre_share"},
-        )  # fmt: skip
-    drawn: dict[str, dict[str, Path]] = {}
-    for name, (function, arguments, extra) in jobs.items():
-        for lang in LANGUAGES:
-            place, heading = title_of(workflow, lang), tr(f"heading.{name}", lang)
-            # the picture of change says its epochs itself
-            dated = {} if shown is None or name == "chart_change" else {"subtitle": str(shown)}
-            drawn.setdefault(name, {})[lang] = function(
+    job = _job(name, shown, cells, centres, units, tables)
+    if job is None:
+        return []
+    function, arguments, extra = job
+    drawn = []
+    for lang in LANGUAGES:
+        place, heading = title_of(workflow, lang), tr(f"heading.{name}", lang)
+        # the picture of change says its epochs itself
+        dated = {} if shown is None or name == "chart_change" else {"subtitle": str(shown)}
+        drawn.append(
+            getattr(figures, function)(
                 *arguments,
                 title=f"{heading}: {place}" if place else heading,
-                path=stage / "figures" / f"{name}_{lang}.png",
+                path=folder / "figures" / f"{name}_{lang}.png",
                 lang=lang,
                 source="; ".join(workflow.sources),
                 synthetic=workflow.synthetic,
                 **dated,
                 **extra,
             )
+        )
     return drawn
+
+
+def _job(
+    name: str,
+    shown: Any,
+    cells: Callable[[], xr.DataArray],
+    centres: Callable[[], gpd.GeoDataFrame],
+    units: Callable[[], gpd.GeoDataFrame | None],
+    tables: Callable[[], Mapping[str, pd.DataFrame]],
+) -> tuple[str, tuple[Any, ...], dict[str, Any]] | None:
+    """Return the function of a picture, what it draws, and its options."""
+    import pandas as pd
+
+    if name == "map_cells":
+        return "map_cells", (cells(), units(), centres()), {}
+    if name == "map_centres":
+        found, level2 = centres(), cells()
+        if not _lost_on_the_whole(level2, found):
+            return None
+        return "map_cells", (level2, units(), found), {"focus": found}
+    held = tables()
+    if name.startswith("chart_sensitivity"):
+        options = {"column": "centre_share"} if name.endswith("_centres") else {}
+        return "chart_sensitivity", (held["sensitivity"],), options
+    rates = held["rates"]
+    every = pd.concat([pd.DataFrame(rates), held["summary"]], ignore_index=True)
+    if name == "chart_change":
+        return "chart_change", (every,), {}
+    if name == "chart_rates":
+        return "chart_rates", (every if shown is None else every[every["epoch"] == shown],), {}
+    column = {"map_urban_share": "urban_share", "map_units": "degurba_l2"}[name]
+    return "map_units", (rates if shown is None else rates[rates["epoch"] == shown], column), {}
 
 
 def _lost_on_the_whole(cells: xr.DataArray, centres: gpd.GeoDataFrame) -> bool:
@@ -258,12 +278,14 @@ def _lost_on_the_whole(cells: xr.DataArray, centres: gpd.GeoDataFrame) -> bool:
 
 def write_page(
     workflow: Workflow,
-    stage: Path,
-    recorder: Recorder,
+    folder: Path,
     shown: Any,
     pictures: Mapping[str, Mapping[str, Path]],
     tables: Mapping[str, pd.DataFrame],
     centres: gpd.GeoDataFrame,
+    *,
+    parameters: Mapping[str, Any],
+    inputs: Sequence[Mapping[str, Any]],
 ) -> list[Path]:
     """Write the page that planners read."""
     import pandas as pd
@@ -275,7 +297,7 @@ def write_page(
         whole = whole[whole["epoch"] == shown]
     title = workflow.title
     return write_report(
-        stage / "report",
+        folder / "report",
         rates=whole.drop(columns="geometry"),
         centres=centres,
         sensitivity=tables.get("sensitivity"),
@@ -289,8 +311,7 @@ def write_page(
             "sources": list(workflow.sources),
         },
         provenance={
-            "inputs": [{**i, "path": Path(i["path"]).name} for i in recorder.inputs],
-            "parameters": recorder.parameters,
-            "steps": recorder.steps,
+            "inputs": [{**i, "path": Path(i["path"]).name} for i in inputs],
+            "parameters": dict(parameters),
         },
     )

@@ -15,7 +15,6 @@ import platform
 import shutil
 import sys
 import time
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -23,8 +22,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from qala.catalog import scrub
 from qala.errors import InputError, TemporaryError
+from qala.identity import code_hash, file_hash, scrub, write_json
 from qala.locks import lock, remove_freed, remove_held
 from qala.raster import require_closed, require_writable, tidy_folders
 
@@ -38,12 +37,6 @@ _PACKAGES = (
     "numpy", "scipy", "numba", "rasterio", "xarray", "odc-geo", "dask", "geopandas", "shapely",
     "pyproj", "pyogrio", "exactextract", "pandas", "pyarrow", "matplotlib",
 )  # fmt: skip
-
-
-def file_hash(path: str | Path) -> str:
-    """Return the SHA-256 of a file, read in pieces."""
-    with Path(path).open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def describe_input(path: Path) -> dict[str, Any]:
@@ -101,16 +94,6 @@ def run_key(parameters: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]]) 
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def code_hash() -> str:
-    """Return the hash of the package's own sources."""
-    digest = hashlib.sha256()
-    root = Path(__file__).parent
-    for file in sorted(root.rglob("*.py")):
-        digest.update(str(file.relative_to(root)).encode())
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
 class Recorder:
     """Collects steps, sums and warnings while a run goes on."""
 
@@ -131,8 +114,14 @@ class Recorder:
         begin = time.perf_counter()
         notes: dict[str, Any] = {}
         yield notes
-        seconds = round(time.perf_counter() - begin, 3)
-        self.steps.append({"step": name, "seconds": seconds, **notes})
+        self.note(name, time.perf_counter() - begin, notes)
+
+    def note(
+        self, name: str, seconds: float, notes: Mapping[str, Any], *, reused: bool = False
+    ) -> None:
+        """Keep a step that was timed elsewhere, or taken over from the run before."""
+        told = {"reused": True} if reused else {}
+        self.steps.append({"step": name, "seconds": round(seconds, 3), **told, **notes})
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -178,21 +167,6 @@ class Recorder:
         }
 
 
-def write_json(path: Path, value: Any) -> Path:
-    """Write JSON whole or not at all."""
-    work = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    try:
-        text = json.dumps(value, ensure_ascii=False, indent=1, default=str)
-        with work.open("w", encoding="utf-8") as handle:
-            handle.write(text + "\n")
-            handle.flush()
-            os.fsync(handle.fileno())
-        work.replace(path)
-    finally:
-        work.unlink(missing_ok=True)
-    return path
-
-
 def read_record(folder: Path) -> dict[str, Any] | None:
     """Return the record of an output folder, or None where there is none to trust."""
     try:
@@ -205,7 +179,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 def unchanged(folder: Path, key: str) -> bool:
     """Tell whether the folder holds the whole result of the same run."""
     record = read_record(folder)
-    if record is None or record.get("key") != key:
+    if record is None or record.get("key") != key or record.get("missing"):
         return False
     for output in record.get("outputs", []):
         file = folder / output["path"]

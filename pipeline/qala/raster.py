@@ -15,14 +15,16 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from affine import Affine
+from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 
-from qala.errors import InputError, Problems
+from qala.errors import InputError, Problems, storage_error
 from qala.grid import (
     GHSL_CRS,
     GHSL_ORIGIN,
@@ -255,6 +257,12 @@ def _spread(count: int) -> Iterator[int]:
         yield 0
 
 
+@cache
+def _crs(wkt: str) -> CRS:
+    """Return one CRS for all files that declare it: looking up its code takes a while."""
+    return CRS(wkt)
+
+
 def inspect(path: str | Path, quantity: Quantity | None = None) -> RasterInfo:
     """Read what a raster file says of itself, without its values.
 
@@ -277,7 +285,7 @@ def inspect(path: str | Path, quantity: Quantity | None = None) -> RasterInfo:
                 f"{path} has {source.count} bands", "one band", "extract it: gdal_translate -b 1"
             )
         crs = source.crs
-        box = GeoBox(source.shape, source.transform, crs.to_wkt() if crs else None)
+        box = GeoBox(source.shape, source.transform, _crs(crs.to_wkt()) if crs else None)
         return RasterInfo(
             path=file,
             geobox=box,
@@ -619,30 +627,53 @@ def aggregate(raster: xr.DataArray, factor: int) -> xr.DataArray:
     xarray.DataArray
         dims (y, x), lazy; NaN where every cell of a block is missing.
     """
+    import dask.array
+    import xarray as xr
+    from odc.geo.xr import xr_coords
+
+    from qala._kernels import fold_columns
+
     if factor < 1:
         raise InputError(f"factor is {factor}", "a whole number of at least 1")
     box = geobox_of(raster)
     height, width = box.shape
     top, left = _lattice_offset(box, factor)
-    padded = raster.pad(
-        y=(top, -(top + height) % factor), x=(left, -(left + width) % factor),
-        constant_values=np.nan,
-    ).drop_vars(list(raster.coords))  # fmt: skip
-    # in float64: a block of 100 × 100 cells would lose people to rounding
-    filled = padded.fillna(0).astype("float64")
-    summed = filled.coarsen(y=factor, x=factor).sum()
-    known = padded.notnull().coarsen(y=factor, x=factor).any()
-    summed = summed.where(known)
+    rows, cols = -(-(top + height) // factor), -(-(left + width) // factor)
+    data = raster.transpose("y", "x").data
+    data = dask.array.asarray(data).rechunk({1: -1})
+    # along the rows first: a tenth of the cells is left where strips do not end with a block
+    across = data.map_blocks(
+        fold_columns, factor, left, cols, dtype="float64", meta=np.empty((0, 0)),
+        chunks=(data.chunks[0], (cols,)),
+    )  # fmt: skip
+    each = max(1, max(data.chunks[0]) // factor)
+    counts = [min(each, rows - first) for first in range(0, rows, each)]
+    ends = [min(height, (first + n) * factor - top) for first, n in
+            zip(range(0, rows, each), counts, strict=True)]  # fmt: skip
+    strips = tuple(int(n) for n in np.diff([0, *ends]))
+    summed = across.rechunk((strips, -1)).map_blocks(
+        _fold_strip, factor, top, dtype="float64", meta=np.empty((0, 0)),
+        chunks=(tuple(counts), (cols,)),
+    )  # fmt: skip
     if raster.attrs.get("units") in ("share", "percent"):
         summed = summed / factor**2
-    from odc.geo.xr import xr_coords
-
     t = box.transform
     corner = (t.c - left * t.a, t.f - top * t.e)
     target = GeoBox(
-        summed.shape, Affine(t.a * factor, t.b, corner[0], t.d, t.e * factor, corner[1]), box.crs
+        (rows, cols), Affine(t.a * factor, t.b, corner[0], t.d, t.e * factor, corner[1]), box.crs
     )
-    return summed.assign_coords(xr_coords(target)).assign_attrs(raster.attrs).rename(raster.name)
+    return xr.DataArray(
+        summed, xr_coords(target), ("y", "x"), name=raster.name, attrs=dict(raster.attrs)
+    )
+
+
+def _fold_strip(
+    values: np.ndarray[Any, Any], factor: int, top: int, block_id: tuple[int, int] = (0, 0)
+) -> np.ndarray[Any, Any]:
+    from qala._kernels import fold_rows
+
+    # only the first strip may begin amid a block
+    return cast("np.ndarray[Any, Any]", fold_rows(values, factor, top if block_id[0] == 0 else 0))
 
 
 def _lattice_offset(box: GeoBox, factor: int) -> tuple[int, int]:
@@ -775,11 +806,8 @@ def _write_rasters(
         for file, final in zip(files, finals, strict=True):
             final.replace(file.path)
     except (OSError, rasterio.errors.RasterioError, CPLE_BaseError) as error:
-        raise InputError(
-            f"{', '.join(str(f.path) for f in files)} could not be written ({error})",
-            "a folder with room that this user may write to",
-            "free some space or choose another folder",
-        ) from error
+        # the reason may lie in the first error, of which GDAL only tells that writing failed
+        raise storage_error(files[0].path, error.__cause__ or error) from error
     finally:
         for path in (*works, *finals):
             path.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qala._report_page import PAGE
-from qala.errors import InputError, Problems
+from qala.errors import InputError, Problems, storage_error
 from qala.figures import TOTAL, epoch_rank, is_total, last_epoch, number, percent, place_names
 from qala.messages import LANGUAGES, catalog, tr
 from qala.rules import CellRules, cell_rules
@@ -473,11 +473,7 @@ def _replace(target: Path, write: Callable[[Path], Any]) -> None:
         write(work)
         work.replace(target)
     except OSError as error:
-        raise InputError(
-            f"{target} could not be written ({error})",
-            "a folder with room that this user may write to",
-            "free some space or choose another folder with --out",
-        ) from error
+        raise storage_error(target, error) from error
     finally:
         work.unlink(missing_ok=True)
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-    from qala.config import Run
+    from qala.config import Gridded, Run
     from qala.raster import Quantity
 
 log = logging.getLogger("qala")
+
+#: what an epoch is made of
+LAYERS: tuple[Literal["population", "built", "land"], ...] = ("population", "built", "land")
 
 
 @dataclass(frozen=True)
@@ -71,49 +74,65 @@ def epochs_of(sources: Sequence[str]) -> dict[Any, str]:
     return found
 
 
-def open_inputs(workflow: Run) -> Inputs:
-    """Open, cut, sum to 1 km, and reconcile what the workflow names."""
-    from qala.rates import read_official
-    from qala.vector import read_units
+def open_inputs(workflow: Run, *, units: gpd.GeoDataFrame | None = None) -> Inputs:
+    """Open, cut, sum to 1 km, and reconcile what the workflow names.
 
+    Parameters
+    ----------
+    workflow
+        From :func:`qala.config.load_workflow`.
+    units
+        Its units, where they have been read already.
+    """
     given = workflow.inputs
     if given.prepared is not None:
         return _open_prepared(workflow)
-    units = None
-    if given.units is not None:
-        extra = {} if given.units.max_overlap is None else {"max_overlap": given.units.max_overlap}
-        units = read_units(
-            given.units.path, id=given.units.id, layer=given.units.layer, crs=given.units.crs,
-            repair=given.units.repair, **extra,
-        )  # fmt: skip
-    places = None if given.places is None else read_places(given.places)
-    population = _open_epochs(workflow, "population")
+    units = units_of(workflow) if units is None else units
     land = _open_epochs(workflow, "land")
-    built = _open_epochs(workflow, "built")
-    if not population:
+    if sources_of(workflow, "population"):
+        population = _open_epochs(workflow, "population")
+    else:
         population = _population_from_points(workflow, units, land)
-    population, units = _cut(workflow, population, units)
-    like = next(iter(population.values()))
-    epochs = list(population)
-    land = {e: _at(land, e, like, "land") for e in epochs}
-    built = {e: _at(built, e, like, "built") for e in epochs}
+    population, units = cut(workflow, population, units)
+    data = _with_layers(population, _open_epochs(workflow, "built"), land)
     factors: dict[Any, xr.DataArray] = {}
     if given.census is not None and given.census.totals and units is not None:
-        population, factors = _reconciled(workflow, population, units, land)
-    official = None
-    if given.official is not None and given.units is not None:
-        official = read_official(given.official, given.units.id)
-        if units is not None and workflow.bbox is not None:
-            # units outside the cut are no mistake of the table
-            official = official[official["unit"].isin(units[given.units.id])]
-    return Inputs(population, built, land, units, official, places, factors)
+        population, factors = _reconciled(workflow, population, units, data.land)
+    return Inputs(
+        population, data.built, data.land, units, official_of(workflow, units),
+        None if given.places is None else read_places(given.places), factors,
+    )  # fmt: skip
 
 
-def _open_epochs(workflow: Run, quantity: Quantity) -> dict[Any, Any]:
-    """Open the rasters of a quantity, summed to 1 km where they are finer."""
-    from qala.grid import geobox_of
-    from qala.raster import aggregate, open_raster
+def units_of(workflow: Run) -> gpd.GeoDataFrame | None:
+    """Read the territorial units of a workflow, whole."""
+    from qala.vector import read_units
 
+    given = workflow.inputs.units
+    if given is None:
+        return None
+    extra = {} if given.max_overlap is None else {"max_overlap": given.max_overlap}
+    return read_units(
+        given.path, id=given.id, layer=given.layer, crs=given.crs, repair=given.repair, **extra
+    )
+
+
+def official_of(workflow: Run, units: gpd.GeoDataFrame | None) -> pd.DataFrame | None:
+    """Read the official figures of a workflow; with a box those of the units in it alone."""
+    from qala.rates import read_official
+
+    given = workflow.inputs
+    if given.official is None or given.units is None:
+        return None
+    official = read_official(given.official, given.units.id)
+    if units is not None and workflow.bbox is not None:
+        # units outside the cut are no mistake of the table
+        official = official[official["unit"].isin(units[given.units.id])]
+    return official
+
+
+def sources_of(workflow: Run, quantity: Quantity) -> dict[Any, Any]:
+    """Return the files of a quantity by epoch, in order of time."""
     source = getattr(workflow.inputs, quantity)
     if source is None:
         return {}
@@ -121,38 +140,133 @@ def _open_epochs(workflow: Run, quantity: Quantity) -> dict[Any, Any]:
         name = source if isinstance(source, str) else source[0]
         epoch = next(iter(epochs_of([Path(name).name])))
         source = {epoch if quantity == "population" else None: source}
+    return dict(sorted(source.items(), key=lambda item: item[0] or 0))
+
+
+def at_epoch(found: Mapping[Any, Any], epoch: Any, name: str) -> Any:
+    """Return what serves an epoch: its own, the only one, or None where there is none at all.
+
+    Raises
+    ------
+    InputError
+        When there are several and none is of the epoch.
+    """
+    if not found:
+        return None
+    if epoch in found:
+        return found[epoch]
+    if len(found) == 1:
+        return next(iter(found.values()))
+    raise InputError(
+        f"{name} has no file for epoch {epoch}",
+        f"one for each of the population's epochs, or one for all; it has {list(found)}",
+    )
+
+
+def of_epoch(workflow: Gridded, epoch: Any) -> Gridded:
+    """Return the workflow with the rasters of one epoch alone."""
+    changes: dict[str, Any] = {"population": {epoch: sources_of(workflow, "population")[epoch]}}
+    for name in LAYERS[1:]:
+        source = at_epoch(sources_of(workflow, name), epoch, name)
+        changes[name] = None if source is None else {epoch: source}
+    return with_inputs(workflow, **changes)
+
+
+def with_inputs(workflow: Gridded, **changes: Any) -> Gridded:
+    """Return the workflow with other inputs."""
+    return workflow.model_copy(update={"inputs": workflow.inputs.model_copy(update=changes)})
+
+
+def there(workflow: Gridded) -> tuple[Gridded, dict[str, str]]:
+    """Leave out epochs of which a file is missing, as long as one epoch is left.
+
+    Returns
+    -------
+    (Workflow, dict)
+        The workflow, and the epochs left out with the reason.
+    """
+    epochs = sources_of(workflow, "population")
+    missing: dict[str, str] = {}
+    for epoch in epochs:
+        alone = of_epoch(workflow, epoch)
+        for name in LAYERS:
+            for source in sources_of(alone, name).values():
+                named = [source] if isinstance(source, str) else source
+                gone = [
+                    f for f in named
+                    if ":/" not in f and not f.startswith("/vsi") and not Path(f).exists()
+                ]  # fmt: skip
+                if gone:
+                    missing.setdefault(str(epoch), f"{', '.join(gone)} does not exist.")
+    kept = {e: s for e, s in epochs.items() if str(e) not in missing}
+    if not missing or not kept:
+        return workflow, {}
+    changes: dict[str, Any] = {"population": kept}
+    for name in LAYERS[1:]:
+        found = sources_of(workflow, name)
+        if len(found) > 1:
+            changes[name] = {e: s for e, s in found.items() if e in kept}
+    return with_inputs(workflow, **changes), missing
+
+
+def open_source(workflow: Run, files: Any, quantity: Quantity) -> xr.DataArray:
+    """Open a raster, or tiles of one, as the workflow says; cells as they are."""
+    from qala.raster import open_raster
+
+    return open_raster(
+        files,
+        quantity,
+        nodata=workflow.inputs.population_nodata if quantity == "population" else None,
+        unit=getattr(workflow.inputs, f"{quantity}_unit", None),
+        chunk=workflow.cells.chunk,
+    )
+
+
+def fold_of(box: Any) -> int:
+    """Return how many cells of a grid make one of 1 km, along a side; 1 where none are finer."""
+    size = box.transform.a
+    fold = round(1000 / size) if size else 0
+    return fold if fold > 1 and abs(fold * size - 1000) < 1e-6 else 1
+
+
+def _open_epochs(workflow: Run, quantity: Quantity) -> dict[Any, Any]:
+    """Open the rasters of a quantity, summed to 1 km where they are finer."""
+    from qala.grid import geobox_of
+    from qala.raster import aggregate
+
     opened = {}
-    for epoch, files in sorted(source.items(), key=lambda item: item[0] or 0):
-        raster = open_raster(
-            files,
-            quantity,
-            nodata=workflow.inputs.population_nodata if quantity == "population" else None,
-            unit=getattr(workflow.inputs, f"{quantity}_unit", None),
-            chunk=workflow.cells.chunk,
-        )
-        size = geobox_of(raster).transform.a
-        fold = round(1000 / size) if size else 0
-        if fold > 1 and abs(fold * size - 1000) < 1e-6:
-            log.info("%s: cells of %g m summed to 1 km", quantity, size)
+    for epoch, files in sources_of(workflow, quantity).items():
+        raster = open_source(workflow, files, quantity)
+        fold = fold_of(geobox_of(raster))
+        if fold > 1:
+            log.info("%s: cells summed to 1 km", quantity)
             raster = aggregate(raster, fold)
         opened[epoch] = raster
     return opened
 
 
-def _at(rasters: Mapping[Any, Any], epoch: Any, like: xr.DataArray, name: str) -> Any:
-    """Return the raster that serves an epoch, cut to the population's window."""
-    if not rasters:
-        return None
-    if epoch in rasters:
-        found = rasters[epoch]
-    elif len(rasters) == 1:
-        found = next(iter(rasters.values()))
-    else:
-        raise InputError(
-            f"{name} has no file for epoch {epoch}",
-            f"one for each of the population's epochs, or one for all; it has {list(rasters)}",
-        )
-    return _to_window(found, like, name)
+def open_grids(workflow: Run) -> Inputs:
+    """Open the rasters of all epochs on one grid of 1 km, cut to the box; nothing else."""
+    population = _open_epochs(workflow, "population")
+    built, land = _open_epochs(workflow, "built"), _open_epochs(workflow, "land")
+    population, _ = cut(workflow, population, None)
+    return _with_layers(population, built, land)
+
+
+def _with_layers(
+    population: dict[Any, Any], built: Mapping[Any, Any], land: Mapping[Any, Any], **more: Any
+) -> Inputs:
+    """Put built-up and land on the population's window, epoch by epoch."""
+    like = next(iter(population.values()))
+
+    def placed(found: Mapping[Any, Any], name: str) -> dict[Any, Any]:
+        at = {e: at_epoch(found, e, name) for e in population}
+        return {e: None if r is None else _to_window(r, like, name) for e, r in at.items()}
+
+    return Inputs(
+        population, placed(built, "built"), placed(land, "land"),
+        **{"units": None, "official": None, "places": None, "factors": {}, **more},
+    )  # fmt: skip
 
 
 def _to_window(raster: xr.DataArray, like: xr.DataArray, name: str) -> xr.DataArray:
@@ -181,7 +295,7 @@ def _to_window(raster: xr.DataArray, like: xr.DataArray, name: str) -> xr.DataAr
     return raster.isel(y=rows, x=cols)
 
 
-def _cut(
+def cut(
     workflow: Run, population: dict[Any, Any], units: gpd.GeoDataFrame | None
 ) -> tuple[dict[Any, Any], gpd.GeoDataFrame | None]:
     """Cut rasters to the workflow's box, and units to those that it touches."""

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qala.compute import usable_cores
-from qala.errors import InputError, Problems
+from qala.errors import InputError, Problems, storage_error
 from qala.network import (
     Floats,
     Ints,
@@ -1292,9 +1292,7 @@ def _write(
             result.pairs.to_parquet(work, index=False)
         work.replace(target)
     except OSError as error:
-        raise InputError(
-            f"{target} could not be written ({error})", "a folder with room"
-        ) from error
+        raise storage_error(target, error) from error
     finally:
         work.unlink(missing_ok=True)
 

@@ -7,13 +7,11 @@ times come from ``timestamp`` or the environment's ``SOURCE_DATE_EPOCH``.
 
 from __future__ import annotations
 
-import errno
 import functools
 import json
 import logging
 import os
 import re
-import shutil
 import sqlite3
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -26,7 +24,7 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 
-from qala.errors import InputError, Problems, QalaError, TemporaryError
+from qala.errors import InputError, Problems, QalaError, TemporaryError, is_full, storage_error
 from qala.export.arrangement import arrange
 from qala.export.project import STYLE_NAMES, embed_project, has_map
 from qala.export.styles import STYLES, named_style, names, table
@@ -47,8 +45,6 @@ STREAMED = 20_000
 #: share of unused pages from which on a file is packed
 FREE_SHARE = 0.05
 _PAGES = ("freelist_count", "page_count")
-#: bytes left on a disk that is full for SQLite, which writes whole pages
-_NO_ROOM = 65_536
 
 _LAYER_STYLES = """
 CREATE TABLE layer_styles (
@@ -187,9 +183,8 @@ def write_geopackage(
     except (OSError, sqlite3.Error, pyogrio.errors.DataSourceError) as error:
         raise _explained(target, error) from error
     except (pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError) as error:
-        # GDAL does not always name a full disk as the reason
-        if shutil.disk_usage(target.parent).free < _NO_ROOM:
-            raise _explained(target, OSError(errno.ENOSPC, "the disk is full")) from error
+        if is_full(target.parent, error):
+            raise storage_error(target, error) from error
         raise InputError(
             f"{target}: a layer could not be written ({error})",
             "columns of numbers, text, times or truth values",
@@ -687,21 +682,10 @@ def _validate(work: Path, layers: Mapping[str, Layer]) -> None:
 
 def _explained(target: Path, error: Exception) -> QalaError:
     text = str(error)
-    full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
-    if full or "full" in text or "No space" in text:
-        return InputError(
-            f"{target} could not be written ({text})",
-            "room on the disk",
-            "free some space or choose another folder",
-        )
     if "locked" in text:
         return TemporaryError(
             f"{target} could not be written ({text})",
             "a file that no program holds",
             "close the program, then run again",
         )
-    return InputError(
-        f"{target} could not be written ({text})",
-        "a folder that this user may write to",
-        "choose another place with -o or --out",
-    )
+    return storage_error(target, error)

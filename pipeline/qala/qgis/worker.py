@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import queue
+import re
 import shutil
 import signal
 import subprocess
@@ -138,7 +139,10 @@ def read_line(line: str, stream: str = "error") -> Event | None:
             message = str(said["message"])
             if message.endswith(" …"):
                 message = message[:-2]
-            share = said.get("progress", _SHARES.get(message))
+            # a step of one epoch is called "classify cells 2023"
+            step = re.sub(r"( \d{4})?( ….*|: as before)?$", "", message)
+            step = "draw maps and charts" if step.startswith("draw ") else step
+            share = said.get("progress", _SHARES.get(step))
             if not isinstance(share, (int, float)):
                 share = None
             return Event(str(said.get("level", "info")), message, share)
