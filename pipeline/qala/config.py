@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -314,6 +315,12 @@ class CityStep(_Model):
     history: bool = Field(
         True, description="go on from the twin in the output folder, and close what has changed"
     )
+
+    @field_validator("date", mode="before")
+    @classmethod
+    def _day(cls, value: Any) -> Any:
+        # YAML reads a day as a date
+        return value.isoformat() if type(value) is date else value
 
 
 class CityOutputs(_Model):
