@@ -249,6 +249,20 @@ def test_given_cores_are_told_as_given_on_the_map(settlements: Path, tmp_path: P
     assert not verdicts.str.contains("sure").any()
 
 
+def test_grid_without_a_city_and_units_without_crs(tmp_path: Path) -> None:
+    from builders import GHSL_CRS, squares, write_tif
+
+    write_tif(tmp_path / "pop.tif", np.full((12, 14), 40.0))
+    units = squares()
+    units.set_crs(None, allow_override=True).to_file(tmp_path / "u.gpkg")
+    arguments = {"id": units.columns[0], "out": tmp_path / "o.gpkg", "distance": True}
+    with pytest.raises(InputError, match="pass --units-crs"):
+        areas_flow(tmp_path / "pop.tif", tmp_path / "u.gpkg", **arguments)
+    with pytest.raises(InputError, match=r"no urban centre by the rules R2023A.*--cores"):
+        areas_flow(tmp_path / "pop.tif", tmp_path / "u.gpkg", units_crs=GHSL_CRS, **arguments)
+    assert not (tmp_path / "o.gpkg").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -66,6 +66,28 @@ def test_parquet_and_csv_read_alike(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_separators_marks_and_the_order_of_columns(
+    tmp_path: Path, separator: str, encoding: str
+) -> None:
+    path = tmp_path / "flows.csv"
+    rows = [["year", "commuters", " destination", "origin"], ["2011", "3", "Қала", "Әл-Фараби"]]
+    path.write_text("\n".join(separator.join(r) for r in rows), encoding=encoding)
+    found = read_flows(path)
+    assert found.to_numpy().tolist() == [["Әл-Фараби", "Қала", 3.0]]
+
+
+def test_ids_that_lost_their_zeros_are_told_so() -> None:
+    with pytest.raises(InputError, match="differ from the units' ids by zeros in front"):
+        flows_on_units(table(("1", "2", 3)), ["01", "02"])
+    with pytest.raises(InputError) as caught:
+        flows_on_units(table(("1", "x", 3)), ["01", "02"])
+    assert "as destination (3 commuters): x; expected ids of the units' layer: correct" in str(
+        caught.value
+    )
+
+
 def test_all_problems_of_a_flow_table_are_told_at_once() -> None:
     flows = table(("a", "b", -3), ("a", "c", "many"), ("b", "c", 1), ("b", "c", 2), (None, "c", 1))
     with pytest.raises(InputError) as caught:

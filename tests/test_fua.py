@@ -585,9 +585,75 @@ def test_command_reaches_the_real_zones_without_flows(
             )  # fmt: skip
             assert done.exit_code == 0, done.output
             tables.append(gpd.read_file(out, layer="membership"))
+            assert tables[-1].columns[:7].tolist() == [
+                "unit", "area", "role", "share", "runner_up", "runner_up_share", "reason",
+            ]  # fmt: skip
         found = compare_areas(*tables)
         assert found.jaccard_people >= 0.80, name
         assert found.jaccard >= 0.79, name
+
+
+def test_network_is_used_from_file_to_areas(belgium, given_cores, tmp_path: Path) -> None:
+    """SYNTHETIC roads: between neighbouring communes, motorways between official cores.
+
+    They show that times are taken from a network and change the answer, not that they are better.
+    """
+    from scipy.spatial import Delaunay
+
+    from qala.areas import areas_flow, unit_seconds
+    from qala.fua import weighted_centres
+    from qala.network import read_network
+
+    folder, units = belgium["folder"], belgium["units"]
+    centres = weighted_centres(units, belgium["population"], id="unit")
+    x, y = centres.x.to_numpy(), centres.y.to_numpy()
+    at = centres.to_crs("EPSG:4326")
+    core = np.flatnonzero(
+        units["unit"].isin(pd.read_csv(folder / "official_cores_2019.csv", dtype=str)["unit"])
+    )
+
+    def edges(which: np.ndarray, longest: float) -> list[tuple[int, int]]:
+        corners = which[Delaunay(np.column_stack([x[which], y[which]])).simplices]
+        pairs = np.sort(np.vstack([corners[:, [0, 1]], corners[:, [1, 2]], corners[:, [0, 2]]]))
+        far = np.hypot(x[pairs[:, 0]] - x[pairs[:, 1]], y[pairs[:, 0]] - y[pairs[:, 1]])
+        return [tuple(p) for p in np.unique(pairs[far < longest], axis=0).tolist()]
+
+    ways = [(*e, "secondary") for e in edges(np.arange(len(units)), 40e3)]
+    ways += [(*e, "motorway") for e in edges(core, 80e3)]
+    lines = ['<?xml version="1.0"?><osm version="0.6" generator="SYNTHETIC, made by a test">']
+    lines += [
+        f'<node id="{i + 1}" version="1" lon="{p.x:.7f}" lat="{p.y:.7f}"/>'
+        for i, p in enumerate(at)
+    ]
+    lines += [
+        f'<way id="{k + 1}" version="1"><nd ref="{a + 1}"/><nd ref="{b + 1}"/>'
+        f'<tag k="highway" v="{kind}"/><tag k="oneway" v="no"/></way>'
+        for k, (a, b, kind) in enumerate(ways)
+    ]
+    path = tmp_path / "roads_SYNTHETIC.osm"
+    path.write_text("\n".join([*lines, "</osm>"]), encoding="utf-8")
+    network = read_network(path)
+    seconds = unit_seconds(network, centres)
+    first, last, _ = next(w for w in ways if w[2] == "motorway")
+    km = np.hypot(x[first] - x[last], y[first] - y[last]) / 1000
+    # a motorway between two cores is driven at a motorway's speed, and no faster
+    assert 60 < km / (seconds[first, last] / 3600) < 150
+    assert seconds.nnz > 0.5 * len(units) ** 2
+    found = areas_flow(
+        belgium["folder"].parent / "ghsl" / "POP.tif", folder / "communes_2011.gpkg", "unit",
+        out=tmp_path / "o.gpkg", network=path, cores=folder / "official_cores_2019.csv",
+        sensitivity=False,
+    )  # fmt: skip
+    assert found["settings"]["method"] == "huff_min"
+    alike = compare_areas(found["areas"].membership, given_cores.membership)
+    straight = functional_areas(
+        units, id="unit", cores=folder / "official_cores_2019.csv",
+        population=belgium["population"], distance=True,
+    )  # fmt: skip
+    assert alike.jaccard_people > 0.6
+    assert (found["areas"].membership["role"] != straight.membership["role"]).any()
+    layers = set(gpd.list_layers(tmp_path / "o.gpkg")["name"])
+    assert {"network", "isochrones", "flows", "membership"} <= layers
 
 
 def test_isochrone_is_a_poor_likeness_in_belgium(belgium, given_cores) -> None:

@@ -328,8 +328,10 @@ def layers_of(
         areas.membership.copy(), geometry=units.geometry.to_numpy(), crs=units.crs
     )
     names = [c for c in units.columns if str(c).startswith("name") and c not in shown.columns]
+    # the columns of a membership come first, in the order that readers of it expect
+    after = shown.columns.get_loc("reason") + 1
     for position, column in enumerate(names):
-        shown.insert(1 + position, column, units[column].to_numpy())
+        shown.insert(after + position, column, units[column].to_numpy())
     layers = {
         "areas": Layer(
             areas.areas, in_languages("areas.layer_areas"),

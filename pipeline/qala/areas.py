@@ -337,6 +337,12 @@ def delineate(
         from qala.settlement import label_centres
 
         labels = label_centres(population, built, land, ruleset=ruleset, **thresholds).compute()
+        if not int(labels.max()) > 0:
+            raise InputError(
+                f"the grid has no urban centre by the rules {ruleset}, and so no city",
+                "cells of a centre's density that touch and hold 50,000 people or more",
+                "check that the population is people per cell, or give the cities with --cores",
+            )
     points = weighted_centres(units, population, id=id)
     given: Cities | pd.Series
     if cores is not None:
@@ -471,6 +477,7 @@ def areas_flow(
     minimum_flow: float = 100.0,
     figure: str | Path | None = None,
     repair: bool = False,
+    units_crs: str | None = None,
     lang: str = "en",
     source: str = "",
     **options: Any,
@@ -503,6 +510,8 @@ def areas_flow(
         in ``_sensitivity``.
     repair
         Repair units; see :func:`qala.vector.check_units`.
+    units_crs
+        CRS of a layer of units that declares none.
     lang
         Language of reasons, titles and map.
     source
@@ -540,7 +549,7 @@ def areas_flow(
     targets = [Path(out), *([Path(figure)] if figure else [])]
     for target in targets:
         require_writable(target)
-    layer_of_units = _read_units(units, id, layer, repair)
+    layer_of_units = _read_units(units, id, layer, repair, units_crs)
     table = None if official is None else _official(official, population, epoch, id, options)
     found = delineate(
         layer_of_units, id, open_raster(population, "population"),
@@ -742,10 +751,11 @@ def _named_membership(found: Delineated) -> pd.DataFrame:
     """Return the membership with the units' names and that of their area."""
     table = found.areas.membership.copy()
     names = [c for c in found.units.columns if str(c).startswith("name") and c not in table.columns]
-    for position, column in enumerate(names):
-        table.insert(1 + position, column, found.units[column].to_numpy())
     label = dict(zip(found.areas.areas["area"], found.areas.areas["name"], strict=True))
-    table.insert(list(table.columns).index("area") + 1, "area_name", table["area"].map(label))
+    after = list(table.columns).index("reason") + 1
+    table.insert(after, "area_name", table["area"].map(label))
+    for position, column in enumerate(names):
+        table.insert(after + position, column, found.units[column].to_numpy())
     return table
 
 
@@ -832,12 +842,14 @@ def check_options(
     problems.raise_if_any()
 
 
-def _read_units(units: Any, id: str, layer: str | None, repair: bool) -> gpd.GeoDataFrame:
+def _read_units(
+    units: Any, id: str, layer: str | None, repair: bool, crs: str | None = None
+) -> gpd.GeoDataFrame:
     from qala.vector import check_units, read_units
 
     if hasattr(units, "geometry"):
         return check_units(units, id=id, repair=repair)
-    return read_units(units, id=id, layer=layer, repair=repair)
+    return read_units(units, id=id, layer=layer, crs=crs, repair=repair)
 
 
 def _cellwise(

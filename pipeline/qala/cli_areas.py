@@ -193,6 +193,9 @@ def areas(
     ] = None,
     figure: Annotated[Path | None, typer.Option(help="PNG of the map.")] = None,
     layer: Annotated[str | None, typer.Option(help="Layer of the units file.")] = None,
+    units_crs: Annotated[
+        str | None, typer.Option(help="CRS of units that declare none, such as EPSG:4326.")
+    ] = None,
     repair: Annotated[bool, typer.Option("--repair", help="Repair units.")] = False,
     unknown: Annotated[
         str, typer.Option(help="Flows of units not in the layer: error or outside.")
@@ -213,7 +216,7 @@ def areas(
             calibrate_on=calibrate, cores=cores,
             city_share=city_share, unknown=unknown, reporting=reporting, official=official,
             epoch=epoch, figure=figure,
-            ruleset=ruleset, repair=repair, lang=lang.value, source=source,
+            ruleset=ruleset, units_crs=units_crs, repair=repair, lang=lang.value, source=source,
         )  # fmt: skip
     _tell({**found["settings"], **found["counts"]})
     if found["calibration"] is not None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -328,11 +328,16 @@ def _read(
                 table = pd.read_parquet(path)
             else:
                 # text throughout: a number read too early loses its leading zeros
-                table = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
+                table = pd.read_csv(
+                    path, dtype=str, keep_default_na=False, na_values=[""],
+                    sep=_separator(path, columns), encoding="utf-8-sig",
+                )  # fmt: skip
+                table.columns = table.columns.str.strip()
         except (ValueError, OSError, UnicodeDecodeError) as error:
             raise InputError(
                 f"{name} cannot be read as a table ({error})",
-                f"comma-separated UTF-8 with the columns {', '.join(columns)}",
+                "UTF-8, separated by commas, semicolons or tabs, with the columns "
+                + ", ".join(columns),
                 "export it again",
             ) from error
     missing = [c for c in columns if c not in table.columns]
@@ -340,9 +345,21 @@ def _read(
         raise InputError(
             f"{name} lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}",
             f"the columns {', '.join(columns)} (it has {', '.join(map(str, table.columns))})",
-            "rename its columns; semicolons in place of commas also lead here",
+            "rename its columns",
         )
     return name, table[list(columns)].reset_index(drop=True).copy(), Problems(name)
+
+
+def _separator(path: Path, columns: Sequence[str]) -> str:
+    """Return the separator by which the first line holds the columns; the comma if none does."""
+    if path.suffix.lower() in (".gz", ".bz2", ".zip", ".xz", ".zst"):
+        return ","
+    with path.open(encoding="utf-8-sig") as file:
+        heading = file.readline().strip()
+    for mark in (",", ";", "\t"):
+        if set(columns) <= {c.strip().strip('"') for c in heading.split(mark)}:
+            return mark
+    return ","
 
 
 def _pair_names(table: pd.DataFrame) -> pd.Series:
@@ -450,7 +467,7 @@ def flows_on_units(
     col = index.get_indexer(pd.Index(table["destination"]))
     strange = (row < 0) | (col < 0)
     if unknown == "error":
-        _report_unknown(table, row < 0, col < 0, problems)
+        _report_unknown(table, row < 0, col < 0, position, problems)
         if given is not None:
             extra = [u for u in given.index if u not in position]
             if extra:
@@ -507,6 +524,7 @@ def _report_unknown(
     table: pd.DataFrame,
     origin: NDArray[np.bool_],
     destination: NDArray[np.bool_],
+    known: Mapping[str, int],
     problems: Problems,
 ) -> None:
     for column, strange in (("origin", origin), ("destination", destination)):
@@ -518,9 +536,17 @@ def _report_unknown(
                 f"{_count(len(names), 'unknown unit', 'unknown units')} as {column} "
                 f"({table.loc[gone, 'commuters'].sum():g} commuters): {_some(names)}",
                 "ids of the units' layer",
-                "correct the ids or the id column, or pass unknown='outside' if these are "
+                f"{_zeros_lost(names, known)}correct the ids or the id column, or pass "
+                "--unknown outside (unknown='outside') if these are "
                 "places abroad: they then count in the denominators only",
             )
+
+
+def _zeros_lost(names: Iterable[str], known: Iterable[str]) -> str:
+    """Return a hint where ids are the units' own but for zeros in front."""
+    if {n.lstrip("0") for n in names} <= {k.lstrip("0") for k in known}:
+        return "they differ from the units' ids by zeros in front, which a spreadsheet takes off: "
+    return ""
 
 
 def _denominators(
