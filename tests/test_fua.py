@@ -593,6 +593,7 @@ def test_command_reaches_the_real_zones_without_flows(
         assert found.jaccard >= 0.79, name
 
 
+@pytest.mark.slow
 def test_network_is_used_from_file_to_areas(belgium, given_cores, tmp_path: Path) -> None:
     """SYNTHETIC roads: between neighbouring communes, motorways between official cores.
 
