@@ -132,7 +132,7 @@ def tiles(
         float | None, typer.Option(help="Metres added to heights; default: as before.")
     ] = None,
 ) -> None:
-    """Make the 3D Tiles of a city.gpkg anew: all, or those of objects that changed."""
+    """Bring the 3D Tiles of a city.gpkg up to date: what changed is found and written."""
     from qala.export.tiles3d import tiles_from_gpkg
 
     folder = output or source.parent / "tiles"
