@@ -240,3 +240,56 @@ def test_numbers_as_people_read_them() -> None:
     assert shown(float("nan"), "share") == "–"
     assert shown(0.0, "km/km2") == "0.00"
     assert shown(1234567.8, "m2", "kk") == "1\u202f234\u202f568"
+
+
+def page(town: Path, file: Path, extra: str = "") -> Path:
+    """Write a workflow over the town."""
+    file.write_text(
+        f"""workflow: indicators
+title: {{en: Town, ru: Город, kk: Қала}}
+synthetic: true
+sources: ["invented for the test"]
+data: {town}
+out: {file.parent / "out"}
+inputs:
+  population: {{2015: p15.tif, 2020: p20.tif}}
+  built: {{2015: b15.tif, 2020: b20.tif}}
+  units: {{path: units.gpkg, id: code}}
+  osm: town.osm
+  foot: town.osm
+  points: {{cams: cams.geojson}}
+  zones: {{flood: flood.gpkg}}
+indicators: {{point_metres: {{cams: 300}}, catchments: false}}
+outputs: {{language: kk, figures: false, report: false}}
+{extra}""",
+        encoding="utf-8",
+    )
+    return file
+
+
+def test_a_workflow_is_made_once(town: Path, tmp_path: Path) -> None:
+    file = page(town, tmp_path / "i.yaml")
+    assert qala("run", file, "--dry-run").code == 0
+    done = qala("run", file)
+    assert done.code == 0, done.err
+    out = tmp_path / "out"
+    assert {"indicators.gpkg", "tables/indicators.csv", "tables/indicators.parquet",
+            "provenance.json"} <= set(listing(out))  # fmt: skip
+    table = pd.read_parquet(out / "tables" / "indicators.parquet")
+    assert table["title"].str.contains("Жерді игеру").any()
+    assert "300 м" in table.loc[table["indicator"] == "points_covered", "method"].iloc[0]
+    again = qala("run", file)
+    assert again.code == 0, again.err
+    assert "Nothing changed" in again.out
+    assert "co2" in again.out
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [("bbox: [0, 0, 1, 1]", "bbox"), ("wrong: 1", "wrong"), ("cells: {chunk: 2}", "chunk")],
+)
+def test_a_wrong_workflow_is_refused(town: Path, tmp_path: Path, extra: str, message: str) -> None:
+    done = qala("run", page(town, tmp_path / "i.yaml", extra))
+    assert done.code == 2
+    assert message in done.err
+    assert listing(tmp_path) == ["i.yaml"]

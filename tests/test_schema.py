@@ -23,7 +23,7 @@ def test_the_schema_is_up_to_date() -> None:
 def test_every_key_is_explained() -> None:
     schema = workflow_schema()
     parts = schema["$defs"]
-    assert {"Workflow", "AreasWorkflow", "CityWorkflow"} <= set(parts)
+    assert {"Workflow", "AreasWorkflow", "IndicatorsWorkflow", "CityWorkflow"} <= set(parts)
     plain = {"ruleset", "thresholds", "rules", "overlay", "language", "figures", "report",
              "sensitivity", "inputs", "cells", "units", "outputs", "city"}  # fmt: skip
     for name, part in parts.items():

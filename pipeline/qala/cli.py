@@ -280,6 +280,8 @@ def run(
         cli_areas.tell_run(result, checked.outputs.language)
     elif checked.workflow == "city":
         cli_city.tell_run(result)
+    elif checked.workflow == "indicators":
+        cli_indicators.tell_table(result.tables["indicators"], checked.outputs.language)
     elif result.rates is not None and result.summary is not None:
         _show_rates(result.rates, result.summary, checked.outputs.language)
     elif result.centres is not None:

@@ -356,12 +356,86 @@ class CityWorkflow(Page):
         return self
 
 
-AnyWorkflow = Workflow | AreasWorkflow | CityWorkflow
+class IndicatorInputs(Inputs):
+    """What indicators are computed from; whatever is missing is told in the result."""
+
+    classes: Source | dict[int, Source] | None = Field(
+        None, description="cells that `qala cells --level 2` wrote, likewise"
+    )
+    areas: str | None = Field(None, description="functional urban areas of `qala areas`")
+    twin: str | None = Field(None, description="city.gpkg of `qala city`")
+    osm: str | None = Field(None, description="OpenStreetMap extract: stops, open space, services")
+    foot: str | None = Field(None, description="foot network of `qala network`, or an extract")
+    car: str | None = Field(None, description="car network of `qala network`, or an extract")
+    points: dict[str, str] = Field(
+        default_factory=dict, description="facilities: name → file of points"
+    )
+    zones: dict[str, str] = Field(
+        default_factory=dict, description="protection or risk: name → file of polygons"
+    )
+
+
+class IndicatorsStep(_Model):
+    """Limits; the defaults are those of UN-Habitat's metadata."""
+
+    stop_metres: float = Field(500.0, gt=0, description="walk to a stop")
+    high_metres: float = Field(1000.0, gt=0, description="walk to rail, metro or ferry")
+    open_metres: float = Field(400.0, gt=0, description="walk to open space")
+    point_metres: float | dict[str, float] = Field(
+        500.0, description="reach of the points, one for all or by name"
+    )
+    min_growth: float = Field(0.0005, gt=0, description="growth a year that 11.3.1 needs")
+    spacing: float = Field(100.0, gt=0, description="metres between the points of a cell")
+    catchments: bool = Field(True, description="layers of what is in reach")
+
+
+class IndicatorOutputs(_Model):
+    """What comes out."""
+
+    language: Literal["en", "ru", "kk"] = "en"
+    figures: bool = True
+    report: bool = True
+
+
+class IndicatorsWorkflow(Run):
+    """A run from grids, units and an extract to indicators of SDG 11 and kin."""
+
+    workflow: Literal["indicators"] = Field(description="which recipe")
+    inputs: IndicatorInputs
+    indicators: IndicatorsStep = Field(default_factory=lambda: IndicatorsStep.model_validate({}))
+    outputs: IndicatorOutputs = Field(default_factory=IndicatorOutputs)
+
+    @model_validator(mode="after")
+    def _fits(self) -> IndicatorsWorkflow:
+        given, wrong = self.inputs, []
+        if given.units is None:
+            wrong.append("inputs.units is missing")
+        if given.population is None:
+            wrong.append("inputs.population is missing")
+        wrong += [
+            f"inputs.{name} is not for indicators"
+            for name in ("places", "census", "prepared")
+            if getattr(given, name) is not None
+        ]
+        if self.bbox is not None:
+            wrong.append("bbox is not for indicators: cut the units instead")
+        if self.cells.thresholds or self.cells.chunk is not None:
+            wrong.append("cells.thresholds and cells.chunk are not for indicators: give classes")
+        if isinstance(self.indicators.point_metres, dict):
+            strange = sorted(set(self.indicators.point_metres) - set(given.points))
+            wrong += [f"indicators.point_metres names {n}, which is no point" for n in strange]
+        if wrong:
+            raise ValueError("\n".join(wrong))
+        return self
+
+
+AnyWorkflow = Workflow | AreasWorkflow | CityWorkflow | IndicatorsWorkflow
 #: recipe → the model of its page
 RECIPES: dict[str, type[AnyWorkflow]] = {
     "urbanisation": Workflow,
     "functional_areas": AreasWorkflow,
     "city": CityWorkflow,
+    "indicators": IndicatorsWorkflow,
 }
 
 
@@ -381,7 +455,7 @@ def load_workflow(
 
     Returns
     -------
-    Workflow, AreasWorkflow or CityWorkflow
+    Workflow, AreasWorkflow, CityWorkflow or IndicatorsWorkflow
         By its key ``workflow``. Paths are absolute.
 
     Raises
@@ -619,10 +693,15 @@ _AREA_PATHS = ("network", "flows", "employed", "cores", "calibrate")
 _CITY_PATHS = ("osm", "area", "terrain", "heights", "population")
 
 
+_INDICATOR_PATHS = ("classes", "areas", "twin", "osm", "foot", "car", "points", "zones")
+
+
 def paths_of(given: Inputs | CityInputs) -> tuple[str, ...]:
     """Return the names of the inputs that are paths, or hold them."""
     if isinstance(given, CityInputs):
         return _CITY_PATHS
+    if isinstance(given, IndicatorInputs):
+        return (*_PATHS, *_INDICATOR_PATHS)
     return (*_PATHS, *_AREA_PATHS) if isinstance(given, AreaInputs) else _PATHS
 
 

@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     import geopandas as gpd
     import pandas as pd
 
-    from qala.config import AnyWorkflow, AreasWorkflow, CityWorkflow, Page, Workflow
+    from qala.config import (
+        AnyWorkflow,
+        AreasWorkflow,
+        CityWorkflow,
+        IndicatorsWorkflow,
+        Page,
+        Workflow,
+    )
     from qala.provenance import Recorder
     from qala.raster import Quantity, Unit
     from qala.steps import Steps
@@ -352,7 +359,8 @@ def run(
 ) -> Result:
     """Run a workflow by its recipe.
 
-    One of :func:`urbanisation`, :func:`functional_areas` and :func:`city_twin`.
+    One of :func:`urbanisation`, :func:`functional_areas`, :func:`city_twin` and
+    :func:`indicators`.
 
     Parameters
     ----------
@@ -365,6 +373,8 @@ def run(
         return functional_areas(workflow, out=out, force=force, wait=wait)
     if workflow.workflow == "city":
         return city_twin(workflow, out=out, force=force, wait=wait)
+    if workflow.workflow == "indicators":
+        return indicators(workflow, out=out, force=force, wait=wait)
     return urbanisation(
         workflow, out=out, force=force, wait=wait, partial=partial, missing=missing,
         progress=progress,
@@ -494,6 +504,42 @@ def city_twin(
     folder = Path(out or workflow.out or "out").resolve()
     return _resumable(
         workflow, lambda stage, recorder, steps: _city(workflow, stage, recorder, folder),
+        out=out, force=force, wait=wait,
+    )  # fmt: skip
+
+
+def indicators(
+    workflow: IndicatorsWorkflow,
+    *,
+    out: str | Path | None = None,
+    force: bool = False,
+    wait: bool = False,
+) -> Result:
+    """Run the job of indicators of SDG 11 and kin.
+
+    Parameters
+    ----------
+    workflow
+        From :func:`qala.config.load_workflow`.
+    out, force, wait
+        As for :func:`urbanisation`.
+
+    Returns
+    -------
+    Result
+        With the table ``indicators``.
+
+    Raises
+    ------
+    InputError
+        When inputs are not sound; nothing is written then.
+    TemporaryError
+        When another run holds the folder.
+    """
+    from qala.indicator_products import indicators_recipe
+
+    return _resumable(
+        workflow, lambda stage, recorder, steps: indicators_recipe(workflow, stage, recorder),
         out=out, force=force, wait=wait,
     )  # fmt: skip
 

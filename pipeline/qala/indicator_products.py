@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     import geopandas as gpd
     import pandas as pd
 
+    from qala.config import IndicatorsWorkflow
     from qala.export.geopackage import Layer
     from qala.network import Network
+    from qala.provenance import Recorder
 
 log = logging.getLogger("qala")
 
@@ -766,3 +768,86 @@ def map_indicators(
                 size=10.5, weight="bold", va="bottom",
             )  # fmt: skip
         return figures._save(figure, path)
+
+
+# --- workflow ---------------------------------------------------------------------------------
+
+
+def indicators_recipe(
+    workflow: IndicatorsWorkflow, stage: Path, recorder: Recorder
+) -> tuple[list[Path], dict[str, pd.DataFrame], dict[str, Any]]:
+    """Make the files of a workflow ``indicators`` in a staging folder.
+
+    Parameters
+    ----------
+    workflow
+        From :func:`qala.config.load_workflow`.
+    stage
+        Folder to write to.
+    recorder
+        Takes the steps down.
+
+    Returns
+    -------
+    tuple
+        Files, tables by name, and what else the record tells.
+    """
+    from qala.config import title_of
+    from qala.report import write_tables
+
+    given, lang = workflow.inputs, workflow.outputs.language
+
+    def epochs(source: Any) -> list[str]:
+        if source is None:
+            return []
+        named = source if isinstance(source, dict) else {None: source}
+        tiles = [str(e) for e, files in named.items() if isinstance(files, list)]
+        if tiles:
+            raise InputError("several files are named for one raster", "one file an epoch",
+                             "join tiles with gdalbuildvrt")  # fmt: skip
+        return [p if e is None else f"{e}={p}" for e, p in named.items()]
+
+    units = given.units
+    assert units is not None
+    networks = [f"{m}={p}" for m, p in (("foot", given.foot), ("car", given.car)) if p]
+    with recorder.step("indicators") as notes:
+        found, files = indicators_flow(
+            units.path, epochs(given.population), stage / "indicators.gpkg",
+            id=units.id, built=epochs(given.built), land=epochs(given.land),
+            cells=epochs(given.classes), areas=given.areas, city=given.twin, networks=networks,
+            osm=given.osm, points=_with_reach(given.points, workflow.indicators.point_metres),
+            zones=[f"{n}={p}" for n, p in given.zones.items()], official=given.official,
+            layer=units.layer, units_crs=units.crs, repair=units.repair,
+            nodata=given.population_nodata, built_unit=given.built_unit,
+            land_unit=given.land_unit, page=stage / "report" / "index.html"
+            if workflow.outputs.report else None,
+            title=title_of(workflow, lang), source="; ".join(workflow.sources),
+            synthetic=workflow.synthetic, lang=lang, ruleset=workflow.cells.ruleset,
+            **workflow.indicators.model_dump(exclude={"point_metres"}),
+        )  # fmt: skip
+        # the table of a run lies with its other tables
+        files = [f for f in files if f.suffix != ".csv"]
+        (stage / "indicators.csv").unlink()
+        counts = found.rows.drop_duplicates(["indicator", "item"])["status"].value_counts()
+        notes |= {"units": len(found.units), **{str(k): int(v) for k, v in counts.items()}}
+    if workflow.outputs.figures:
+        with recorder.step("draw maps"):
+            for code in LANGUAGES:
+                place, words = title_of(workflow, code), tr("indicator.map_title", code)
+                files.append(
+                    map_indicators(
+                        found, stage / "figures" / f"map_indicators_{code}.png", lang=code,
+                        title=f"{words}: {place}" if place else words,
+                        source="; ".join(workflow.sources), synthetic=workflow.synthetic,
+                    )
+                )  # fmt: skip
+    tables = {"indicators": found.table(lang)}
+    with recorder.step("write tables"):
+        files += write_tables(stage / "tables", tables)
+    return files, tables, {"title": workflow.title, "synthetic": workflow.synthetic}
+
+
+def _with_reach(points: Mapping[str, str], metres: float | Mapping[str, float]) -> list[str]:
+    """Return points as the command takes them, with their reach."""
+    each = metres if isinstance(metres, Mapping) else dict.fromkeys(points, metres)
+    return [f"{n}={p}@{each.get(n, POINT_METRES):g}" for n, p in points.items()]

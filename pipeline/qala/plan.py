@@ -104,6 +104,9 @@ def _steps(workflow: Page, folder: Path, recorder: Recorder | None) -> list[str]
         names = ["open inputs", "delineate areas", "write tables", "write GeoPackage"]
         outputs: Any = getattr(workflow, "outputs", None)
         return [*names, *(["draw maps and charts"] if outputs.figures else [])]
+    if recipe == "indicators":
+        drawn = ["draw maps"] if workflow.outputs.figures else []  # type: ignore[attr-defined]
+        return ["indicators", *drawn, "write tables"]
     if recipe == "city":
         since = (folder / "city.gpkg").is_file() and workflow.city.history  # type: ignore[attr-defined]
         return ["make the twin" + (", going on from the one in the folder" if since else "")]
