@@ -323,7 +323,7 @@ def _way(thing: Any, tags: dict[str, str], factory: Any, rows: Any, issues: Any)
         return
     except RuntimeError:
         layer = "buildings" if is_building else found[0][0]
-        issues.append((layer, osm_id, "refused", "its nodes lie in one place"))
+        issues.append((layer, osm_id, "refused", "fewer than two nodes in different places"))
         return
     if is_building:
         rows["buildings"].add(osm_id, tags.get("building", "yes"), wkb, tags)
