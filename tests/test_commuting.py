@@ -17,6 +17,7 @@ from scipy.sparse import csr_matrix
 
 from qala.commuting import (
     DECAY_KM,
+    KM_A_MINUTE,
     Decay,
     as_ids,
     calibrate,
@@ -27,6 +28,7 @@ from qala.commuting import (
     huff_shares,
     minutes,
     own_distance,
+    pace,
     read_cores,
     read_employed,
     read_flows,
@@ -204,10 +206,27 @@ def test_minutes_take_own_way_and_refuse_nonsense() -> None:
     np.fill_diagonal(seconds, 0)
     own = minutes(seconds, units, own_speed=30).diagonal()
     np.testing.assert_allclose(own, own_distance(units) * 2)
+    # by default as fast as between units
+    between = distances(units)
+    between.setdiag(0)
+    between.eliminate_zeros()
+    own = minutes(between * 120.0, units).diagonal()
+    np.testing.assert_allclose(own, own_distance(units) * 2)
     with pytest.raises(InputError, match="2×2"):
         minutes(np.ones((2, 2)), units)
     with pytest.raises(InputError, match="negative or infinite"):
         minutes(csr_matrix(np.full((4, 4), -1.0)), units)
+
+
+def test_pace_needs_pairs_that_are_connected(caplog: pytest.LogCaptureFixture) -> None:
+    units = squares(3)
+    with caplog.at_level("WARNING", logger="qala"):
+        assert pace(csr_matrix((9, 9)), units) == KM_A_MINUTE
+    assert "no two units 5 to 50 km apart are connected" in caplog.text
+    seconds = np.full((9, 9), np.inf)
+    seconds[0, 1] = seconds[1, 0] = 300.0
+    km = distances(units)[0, 1]
+    assert pace(minutes(seconds, units), units) == pytest.approx(km / 5, rel=1e-6)
 
 
 # --- the estimate -------------------------------------------------------------

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapely.geometry import box
 
-from qala.commuting import Decay, flows_on_units
+from qala.commuting import Decay, distances, flows_on_units
 from qala.errors import InputError
 from qala.fua import borders_of, cities_of, functional_areas
 from qala.fua_reports import area_rates, area_sensitivity, compare_areas, desire_lines, official_at
@@ -555,6 +555,53 @@ def test_estimates_reach_the_real_zones(belgium, given_cores) -> None:
     sure = (checked["stability"] >= 0.9).to_numpy()
     assert wrong[sure].mean() < 0.06
     assert wrong[~sure].mean() > 0.15
+
+
+@settings(max_examples=5, deadline=None)
+@given(speed=st.floats(5, 150), seed=st.integers(0, 99))
+def test_an_even_network_gives_the_areas_of_straight_lines(speed: float, seed: int) -> None:
+    # whatever its speed: how far people go is the fit's, where it is nearer is the network's
+    rng = np.random.default_rng(seed)
+    units = squares(6).assign(people=rng.lognormal(8, 1.5, 36))
+    straight = functional_areas(
+        units, id="unit", population="people", distance=True, cores=cores(u44="X", u11="Y")
+    )
+    seconds = distances(units)
+    seconds.setdiag(0)
+    seconds.eliminate_zeros()
+    seconds.data *= 3600 / speed
+    found = functional_areas(
+        units, id="unit", population="people", seconds=seconds, cores=cores(u44="X", u11="Y")
+    )
+    assert found.settings["network_km_h"] == pytest.approx(speed)
+    assert found.membership["role"].tolist() == straight.membership["role"].tolist()
+    np.testing.assert_allclose(found.membership["share"], straight.membership["share"])
+    banded, plain = (area_sensitivity(a).sensitivity for a in (found, straight))
+    np.testing.assert_allclose(
+        banded.variants["zone_population"], plain.variants["zone_population"]
+    )
+
+
+def test_a_road_draws_its_villages_nearer() -> None:
+    units = squares(5).assign(people=1000.0)
+    units.loc[units["unit"] == "22", "people"] = 3_000.0
+    seconds = distances(units)
+    seconds.setdiag(0)
+    seconds.eliminate_zeros()
+    seconds.data *= 90.0
+    # the middle row has a fast road
+    row = [list(units["unit"]).index(f"2{j}") for j in range(5)]
+    seconds = seconds.tolil()
+    for i in row:
+        for j in row:
+            if i != j:
+                seconds[i, j] /= 3
+    found = functional_areas(
+        units, id="unit", population="people", seconds=seconds.tocsr(), cores=cores(u22="X")
+    )
+    share = found.membership.set_index("unit")["share"]
+    assert share["21"] > share["12"] + 0.02
+    assert share["20"] > share["02"] + 0.1
 
 
 def test_command_reaches_the_real_zones_without_flows(

@@ -179,7 +179,7 @@ def unit_seconds(
     -------
     scipy.sparse.csr_matrix
         Units × units, seconds from row to column; pairs that are not reached
-        are not stored.
+        are not stored, nor is a unit's way to itself: its point is one, its people are not.
     """
     import geopandas as gpd
     from scipy.sparse import csr_matrix
@@ -194,6 +194,7 @@ def unit_seconds(
         network, frame, frame, max_minutes=max_minutes, origin_id="number",
         destination_id="number",
     ).pairs  # fmt: skip
+    pairs = pairs[pairs["origin"] != pairs["centre"]]
     return csr_matrix(
         (
             np.maximum(pairs["seconds"].to_numpy(dtype=np.float64), 1e-3),
@@ -891,7 +892,7 @@ def _calibrated(
     if seconds is None:
         costs, per = distances(units, points=points), "km"
     else:
-        costs, per = minutes(seconds, units), "min"
+        costs, per = minutes(seconds, units, points=points), "min"
     # the choice among forms is the held-back zones', not the fit's: see docs/functional-areas.md
     fit = calibrate(
         given, costs, jobs, per=cast("Any", per), free=("beta", "shape"), source=str(table)

@@ -45,14 +45,14 @@ Free = Literal["beta", "shape", "power", "draw"]
 ROUNDING = 1e-6
 #: pairs farther apart are left out of an estimate: 150 km or 3 hours
 REACH: Mapping[Per, float] = {"km": 150.0, "min": 180.0}
-#: speed at which the distance inside a unit is turned into time, km/h (built-up area)
-OWN_SPEED = 30.0
 #: people this near to a place of work, km, make the agglomeration that it belongs to
 NEARBY = 5.0
 #: agglomeration at which β is what it says, people within :data:`NEARBY`
 _AGGLOMERATION = 100_000.0
-#: kilometres of straight line in a minute, where there is no network: 60 km/h, detour 1.3
+#: kilometres of straight line in a minute, where a network does not tell: 60 km/h, detour 1.3
 KM_A_MINUTE = 1 / 1.3
+#: pairs of units that tell the pace of a network, km of straight line: usual ways to work
+PACE_KM = (5.0, 50.0)
 #: origins whose neighbours are searched for together; bounds the memory
 _BLOCK = 2048
 
@@ -117,6 +117,13 @@ class Decay:
         """Return the same decay without what stands in for jobs: passes and draw."""
         return replace(self, passes=0, draw=0.0)
 
+    def in_minutes(self, km_a_minute: float) -> Decay:
+        """Return a decay per km as one per minute, at a pace as of :func:`pace`."""
+        if self.per == "min":
+            return self
+        told = f"{self.source}; {60 * km_a_minute:.0f} km/h of straight line"
+        return replace(self, beta=self.beta * km_a_minute**self.shape, per="min", source=told)
+
     def scaled(self, factor: float) -> Decay:
         """Return the same decay with ``beta`` times a factor."""
         return replace(self, beta=self.beta * factor)
@@ -129,12 +136,6 @@ class Decay:
 DECAY_KM = Decay(1.03, "km", shape=0.5, draw=0.06, source="Belgium, census 2011, straight line")
 #: The plain exponential of the literature, fitted on the same commuters with people as attraction.
 DECAY_KM_EXPONENTIAL = Decay(0.101, "km", source="Belgium, census 2011, straight line")
-#: The two above in minutes, at 60 km/h along roads 1.3 times the straight line (0.77 km a
-#: minute). No network was calibrated on: an assumption.
-DECAY_MIN = Decay(
-    0.904, "min", shape=0.5, draw=0.06, source="Belgium, census 2011, km turned into minutes"
-)
-DECAY_MIN_EXPONENTIAL = Decay(0.078, "min", source="Belgium, census 2011, km turned into minutes")
 
 
 @dataclass(frozen=True)
@@ -650,7 +651,11 @@ def distances(
 
 
 def minutes(
-    seconds: csr_matrix | Floats, units: gpd.GeoDataFrame, *, own_speed: float = OWN_SPEED
+    seconds: csr_matrix | Floats,
+    units: gpd.GeoDataFrame,
+    *,
+    points: gpd.GeoSeries | None = None,
+    own_speed: float | None = None,
 ) -> csr_matrix:
     """Return travel times between units in minutes, own time included.
 
@@ -661,15 +666,17 @@ def minutes(
         time), or a dense array with infinity or NaN where not reached.
     units
         The units, for the way inside each where the diagonal holds no time.
+    points
+        As for :func:`distances`; what the times were measured between.
     own_speed
-        Speed inside a unit, km/h.
+        Straight-line speed inside a unit, km/h; default: the :func:`pace` of the times.
 
     Raises
     ------
     InputError
         For a wrong shape or times that are negative or infinite in a sparse matrix.
     """
-    from scipy.sparse import coo_matrix, issparse
+    from scipy.sparse import coo_matrix, diags, issparse
 
     size = len(units)
     if issparse(seconds):
@@ -686,20 +693,61 @@ def minutes(
         bad = int((~np.isfinite(value) | (value < 0)).sum())
         problems.add(f"{bad} times are negative or infinite", "seconds; leave out unreached pairs")
     problems.raise_if_any()
-    own = own_distance(units) / own_speed * 60.0
     between = row != col
+    matrix = coo_matrix(
+        (np.maximum(value[between] / 60.0, 1e-3), (row[between], col[between])), shape=(size, size)
+    ).tocsr()
+    speed = 60.0 * pace(matrix, units, points=points) if own_speed is None else own_speed
+    own = own_distance(units) / speed * 60.0
     inside = ~between & (value > 0)
     own[row[inside]] = value[inside] / 60.0
-    every = np.arange(size)
-    matrix = coo_matrix(
-        (
-            np.concatenate([np.maximum(value[between] / 60.0, 1e-3), own]),
-            (np.concatenate([row[between], every]), np.concatenate([col[between], every])),
-        ),
-        shape=(size, size),
-    ).tocsr()
+    matrix = (matrix + diags(own, format="csr")).tocsr()
     matrix.sort_indices()
     return matrix
+
+
+def pace(
+    costs: csr_matrix, units: gpd.GeoDataFrame, *, points: gpd.GeoSeries | None = None
+) -> float:
+    """Return how many km of straight line a network covers in a minute.
+
+    The decay was fitted on straight lines. In minutes of a network it is used at the
+    network's own pace: which places are nearer or farther than others is the network's to
+    say, how far people go is the fit's. A network on which all ways are equally fast gives
+    the areas of straight lines, whatever its speed.
+
+    Parameters
+    ----------
+    costs
+        Units × units, minutes, from :func:`minutes`.
+    units, points
+        As for :func:`distances`.
+
+    Returns
+    -------
+    float
+        Median over pairs of 5 to 50 km; :data:`KM_A_MINUTE`, with a warning, where no
+        such pair is connected.
+    """
+    from scipy.sparse import csr_matrix
+
+    near, far = PACE_KM
+    straight = distances(units, points=points, reach=far)
+    straight.setdiag(0.0)
+    straight.data[straight.data < near] = 0.0
+    straight.eliminate_zeros()
+    reached = csr_matrix((np.ones_like(costs.data), costs.indices, costs.indptr), costs.shape)
+    km = straight.multiply(reached).tocsr()
+    taken = costs.multiply(km > 0).tocsr()
+    km.sort_indices()
+    taken.sort_indices()
+    if not km.nnz:
+        log.warning(
+            "no two units %g to %g km apart are connected: minutes are taken at %.0f km/h of "
+            "straight line", near, far, 60 * KM_A_MINUTE,
+        )  # fmt: skip
+        return KM_A_MINUTE
+    return float(np.median(km.data / taken.data))
 
 
 # --- estimate ---------------------------------------------------------------------
@@ -747,7 +795,8 @@ def estimate_flows(
         Per km, or per minute where ``seconds`` are given: the plain model,
         ``f(t) = exp(−β t)`` with people (or jobs) as attraction.
     decay
-        Any other model; default: :data:`DECAY_KM` or :data:`DECAY_MIN`.
+        Any other model; default: :data:`DECAY_KM`, for minutes at the :func:`pace` of
+        the times.
     reach
         Farthest pair, km or minutes; default: :data:`REACH`.
     costs
@@ -788,7 +837,6 @@ def estimate_flows(
            [ 5700.,  4300.]])
     """
     per: Per = "min" if seconds is not None else "km"
-    decay = choose_decay(per, beta, decay)
     if people is None and jobs is None:
         raise InputError("neither people nor jobs are given", "people or jobs of the units")
     if costs is None:
@@ -796,7 +844,10 @@ def estimate_flows(
         if seconds is None:
             costs = distances(units, points=points, reach=far)
         else:
-            costs = minutes(seconds, units)
+            costs = minutes(seconds, units, points=points)
+    if beta is None and decay is None and per == "min":
+        decay = DECAY_KM.in_minutes(pace(costs, units, points=points))
+    decay = choose_decay(per, beta, decay)
     if jobs is not None:
         decay = decay.with_jobs()
     pull = unit_values(
@@ -809,7 +860,7 @@ def estimate_flows(
     around = None
     if decay.draw:
         around = (
-            nearby_units(costs, residents, units, per)
+            nearby_units(units, residents, points=points)
             if nearby is None
             else unit_values(units, nearby, "people nearby")
         )
@@ -838,6 +889,9 @@ def estimate_flows(
 def choose_decay(per: Per, beta: float | None = None, decay: Decay | None = None) -> Decay:
     """Return the decay to use: the one given, the plain model of a β, or the default.
 
+    The default per minute is that of :data:`KM_A_MINUTE`; estimates take the
+    :func:`pace` of their network.
+
     Raises
     ------
     InputError
@@ -848,7 +902,7 @@ def choose_decay(per: Per, beta: float | None = None, decay: Decay | None = None
     if beta is not None:
         return Decay(beta, per, source="given")
     if decay is None:
-        return DECAY_MIN if per == "min" else DECAY_KM
+        return DECAY_KM.in_minutes(KM_A_MINUTE) if per == "min" else DECAY_KM
     if decay.per != per:
         raise InputError(
             f"the decay is per {decay.per}, the costs are in {per}", "one unit for both"
@@ -883,30 +937,26 @@ def unit_values(units: gpd.GeoDataFrame, values: Any, what: str) -> Floats:
 
 
 def nearby_units(
-    costs: csr_matrix, people: Floats, units: gpd.GeoDataFrame, per: Per = "km"
+    units: gpd.GeoDataFrame, people: Floats, *, points: gpd.GeoSeries | None = None
 ) -> Floats:
-    """Return the people of the units within 5 km (6.5 minutes) of each unit.
+    """Return the people of the units within 5 km of straight line of each unit.
 
     The coarser stand-in for :func:`qala.fua.people_nearby`, where people are known by unit only.
     Of a unit's own people count as many as live on the area of a circle of 5 km.
 
     Parameters
     ----------
-    costs
-        Result of :func:`distances` or :func:`minutes`.
+    units, points
+        As for :func:`distances`.
     people
         Of each unit.
-    units
-        The units, for their area.
-    per
-        Unit of ``costs``.
     """
-    radius = NEARBY if per == "km" else NEARBY / KM_A_MINUTE
-    row = np.repeat(np.arange(costs.shape[0]), np.diff(costs.indptr))
-    near = (costs.data <= radius) & (row != costs.indices)
+    near = distances(units, points=points, reach=NEARBY)
+    near.setdiag(0.0)
+    near.eliminate_zeros()
+    near.data[:] = 1.0
     own = np.minimum(1.0, (NEARBY / np.maximum(2 * own_distance(units), 1e-9)) ** 2)
-    others = np.bincount(costs.indices[near], people[row[near]], minlength=costs.shape[1])
-    return people * own + others
+    return cast("Floats", people * own + near @ people)
 
 
 def huff_shares(

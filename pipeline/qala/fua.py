@@ -26,9 +26,12 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from qala.commuting import (
+    DECAY_KM,
+    KM_A_MINUTE,
     NEARBY,
     Decay,
     Flows,
+    Per,
     as_ids,
     choose_decay,
     distances,
@@ -36,6 +39,7 @@ from qala.commuting import (
     flows_on_units,
     minutes,
     nearby_units,
+    pace,
     read_cores,
     unit_values,
 )
@@ -178,6 +182,7 @@ class Frame:
     costs: csr_matrix | None = None
     pull: Floats | None = None
     nearby: Floats | None = None
+    km_a_minute: float = KM_A_MINUTE
     merge_threshold: float | None = None
     jobs_known: bool = False
 
@@ -712,7 +717,7 @@ def functional_areas(
         people, centres = people_of_units(units, population, id)
     city, city_ids = cores_on_units(core_table, ids)
     joins = (cities is not None) if merge is None else merge
-    costs = None
+    costs, rate = None, KM_A_MINUTE
     if flows is not None:
         given = (
             flows
@@ -727,18 +732,22 @@ def functional_areas(
             raise InputError(
                 "the people of the units are not known", "population", "pass a raster or a column"
             )
+        where = points if points is not None else centres
+        per: Per = "km" if seconds is None else "min"
         if seconds is None:
-            where = points if points is not None else centres
             far = {} if reach is None else {"reach": reach}
             costs = distances(units, points=where, **far)
         else:
-            costs = minutes(seconds, units)
-        nearby, per = None, "km" if seconds is None else "min"
-        if choose_decay(cast("Any", per), beta, decay).draw and jobs is None:
+            costs = minutes(seconds, units, points=where)
+            rate = pace(costs, units, points=where)
+        if beta is None and decay is None and per == "min":
+            decay = DECAY_KM.in_minutes(rate)
+        nearby = None
+        if choose_decay(per, beta, decay).draw and jobs is None:
             nearby = (
                 people_nearby(units, population, id=id)
                 if hasattr(population, "dims")
-                else nearby_units(costs, people, units, cast("Any", per))
+                else nearby_units(units, people, points=where)
             )
         given = estimate_flows(
             units, id=id, people=people, jobs=jobs, employed=employed, seconds=seconds, beta=beta,
@@ -757,6 +766,7 @@ def functional_areas(
         costs=costs,
         pull=pull,
         nearby=nearby,
+        km_a_minute=rate,
         merge_threshold=merge_threshold if joins else None,
         jobs_known=jobs is not None,
     )
@@ -769,6 +779,8 @@ def functional_areas(
         "gap_m": gap,
         "lang": lang,
     }
+    if seconds is not None:
+        settings["network_km_h"] = 60.0 * rate
     if given.decay is not None:
         settings |= {
             "beta": given.decay.beta,

@@ -118,7 +118,7 @@ def isochrone_areas(
         costs = distances(units, points=points, reach=longest * speed_kmh / 60 / detour)
         costs.data *= detour * 60 / speed_kmh
     else:
-        costs = minutes(seconds, units)
+        costs = minutes(seconds, units, points=points)
     time = _city_times(costs, city, len(cities))
     if not (size >= min_city).any():
         raise InputError(

@@ -12,7 +12,6 @@ import numpy as np
 
 from qala.commuting import (
     DECAY_KM_EXPONENTIAL,
-    DECAY_MIN_EXPONENTIAL,
     Decay,
     Flows,
     as_ids,
@@ -93,7 +92,9 @@ def area_sensitivity(
     forms: list[Decay | None] = [flows.decay]
     factors: tuple[float, ...] = (1.0,)
     if flows.decay is not None:
-        plain = DECAY_MIN_EXPONENTIAL if flows.decay.per == "min" else DECAY_KM_EXPONENTIAL
+        plain = DECAY_KM_EXPONENTIAL
+        if flows.decay.per == "min":
+            plain = plain.in_minutes(frame.km_a_minute)
         others = ([plain] if flows.decay.shape != 1 else []) if decays is None else decays
         forms, factors = [flows.decay, *others], tuple(beta_factors)
     claim = np.where(base.area >= 0, base.area, base.best)
