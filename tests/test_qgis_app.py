@@ -437,6 +437,8 @@ def test_cancel_kills_the_worker_and_leaves_nothing(tmp_path, home, enabled, sen
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     ) as qgis:  # fmt: skip
         assert until(lambda: list(out.glob(".qala-staging-*")) or qgis.poll() is not None)
+        # what a run keeps to go on from must go as well
+        assert until(lambda: list(out.glob(".qala-steps/*/step.json")))
         [stage] = out.glob(".qala-staging-*")
         worker = int(stage.name.rpartition("-")[2])
         qgis.send_signal(sent)

@@ -33,16 +33,18 @@ GRACE = 4.0
 _LAST_WORDS = 2.0
 _EXIT_INTERRUPTED = 130
 #: names that qala uses in an output folder
-_LOCK, _JOURNAL = ".qala.lock", ".qala-publish.json"
+_LOCK, _JOURNAL, _STORE = ".qala.lock", ".qala-publish.json", ".qala-steps"
 
 _BOOTSTRAP = """
-import os, shutil, signal, sys, threading, time
+import contextlib, os, shutil, signal, sys, threading, time
 leash = os.dup(0)
+stopped = threading.Event()
 nothing = os.open(os.devnull, os.O_RDONLY)
 os.dup2(nothing, 0)
 def watch():
     while os.read(leash, 1024):
         pass
+    stopped.set()
     for folder in {scratch}:
         shutil.rmtree(folder, ignore_errors=True)
     if os.name == "posix":
@@ -58,7 +60,15 @@ threading.Thread(target=watch, daemon=True).start()
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.argv[0] = "qala"
 from qala.cli import main
-main()
+try:
+    main()
+finally:
+    if stopped.is_set():
+        # a cancelled run is not gone on with: what it kept for that goes, and its new folder
+        for folder in {unfinished}:
+            shutil.rmtree(os.path.join(folder, {store!r}), ignore_errors=True)
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
 """
 
 #: steps of `qala run`, with the share done when each begins
@@ -191,7 +201,11 @@ class Run:
         self._ended: float | None = None
         self._begin = time.perf_counter()
         code = _BOOTSTRAP.format(
-            grace=GRACE, code=_EXIT_INTERRUPTED, scratch=[] if scratch is None else [str(scratch)]
+            grace=GRACE,
+            code=_EXIT_INTERRUPTED,
+            scratch=[] if scratch is None else [str(scratch)],
+            unfinished=[str(self.output)] if self._new_folder else [],
+            store=_STORE,
         )
         # -I: neither the working folder nor PYTHON* variables decide what is imported
         command = [python, "-I", "-X", "utf8", "-c", code, *self.arguments]
@@ -360,6 +374,7 @@ class Run:
                 else:
                     entry.unlink()
         if self._new_folder and self.output.is_dir():
+            shutil.rmtree(self.output / _STORE, ignore_errors=True)
             lock = self.output / _LOCK
             if {p.name for p in self.output.iterdir()} <= {lock.name}:
                 if lock.exists():
