@@ -12,6 +12,7 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from shapely.geometry import Point
 
 from qala import report
@@ -183,6 +184,15 @@ def test_problems_of_a_report_come_together(tmp_path: Path):
     with pytest.raises(InputError, match="not a sound PNG"):
         write_report(tmp_path / "x", rates=rates(), figures={"m": fake})
     assert not (tmp_path / "x" / "index.html").exists()
+
+
+def test_a_picture_is_packed_once(tmp_path: Path):
+    noise = np.random.default_rng(1).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "whole.png")
+    packed = report.pack_picture(tmp_path / "whole.png")
+    assert len(packed) < (tmp_path / "whole.png").stat().st_size
+    (tmp_path / "packed.png").write_bytes(packed)
+    assert report.pack_picture(tmp_path / "packed.png") == packed
 
 
 # --- tables ---------------------------------------------------------------------------

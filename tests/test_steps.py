@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import signal
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,15 @@ def upper(folder: Path, before: Mapping[str, Path], **_: Any) -> dict[str, Any]:
     for name, place in before.items():
         (folder / f"{name}.txt").write_text((place / "text.txt").read_text().upper())
     return {}
+
+
+def letters_later(
+    folder: Path, before: Mapping[str, Path], *, text: str, until: str | None = None
+) -> dict[str, Any]:
+    end = time.monotonic() + (1 if until is None else 60)
+    while time.monotonic() < end and not (until and Path(until).exists()):
+        time.sleep(0.05)
+    return letters(folder, before, text=text)
 
 
 def killed_once(folder: Path, before: Mapping[str, Path], *, mark: str) -> dict[str, Any]:
@@ -175,8 +185,21 @@ def test_worker_processes_make_steps_at_once_and_a_dead_one_is_replaced(tmp_path
         found = Steps(tmp_path / "out", recorder, progress=lambda *n: told.append(n))
         with recorder.listening():
             found.run([*steps_of(a="odd"), mark])
+        slow = Step("slow", letters_later, {}, {"text": "slow"})
         with pytest.raises(InputError, match="bad text"):
-            Steps(tmp_path / "out", Recorder({}, [])).run(steps_of(b="bad"))
+            Steps(tmp_path / "out", Recorder({}, [])).run([slow, *steps_of(b="bad", a="new")])
+        # what ran beside the step that failed is whole and kept; nothing was begun after it
+        store = tmp_path / "out" / STORE
+        assert (store / "slow" / "step.json").is_file()
+        assert (store / "up" / "a.txt").read_text() == "ODD"
+        assert not [p for p in store.glob(".work-*") if "killed" not in p.name]
+        last = str(store / "s5" / "step.json")
+        slow = Step("slow", letters_later, {}, {"text": "slow", "until": last})
+        longest = [slow, *(Step(f"s{n}", letters, {}, {"text": str(n)}) for n in range(6))]
+        alone = Recorder({}, [])
+        Steps(tmp_path / "out", alone, force=True).run(longest)
+    # the others did not queue behind the one named first
+    assert [s["step"] for s in alone.steps][-1] == "slow"
     assert recorder.warnings == ["an odd text"]
     assert (tmp_path / "out" / STORE / "up" / "a.txt").read_text() == "ODD"
     assert (tmp_path / "out" / STORE / "killed" / "text.txt").read_text() == "alive"

@@ -346,7 +346,17 @@ def _figure_name(name: str, lang: str) -> str:
     return tr(key, lang) if key in catalog() else name
 
 
-def _data_uri(path: Path) -> str:
+def pack_picture(path: Path) -> bytes:
+    """Return a picture as the page holds it: a PNG of 256 colours.
+
+    They are enough on a page, at a third of the bytes. One that has a palette already is
+    taken as it is.
+
+    Raises
+    ------
+    InputError
+        When the file is not a sound PNG.
+    """
     from io import BytesIO
 
     from PIL import Image, UnidentifiedImageError
@@ -354,15 +364,20 @@ def _data_uri(path: Path) -> str:
     packed = BytesIO()
     try:
         with Image.open(path, formats=["PNG"]) as picture:
-            # 256 colours are enough on a page and a third of the bytes
+            if picture.mode == "P":
+                picture.load()
+                return path.read_bytes()
             colours = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
             colours.save(packed, format="PNG", optimize=True)
     except (UnidentifiedImageError, OSError) as error:
         raise InputError(
             f"{path} is not a sound PNG ({error})", "a picture made by qala.figures"
         ) from error
-    data = packed.getvalue()
-    return "data:image/png;base64," + base64.b64encode(data).decode("ascii")
+    return packed.getvalue()
+
+
+def _data_uri(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(pack_picture(path)).decode("ascii")
 
 
 def _range(sensitivity: pd.DataFrame | None, each: Any) -> Any:

@@ -166,12 +166,16 @@ class Steps:
         """Run steps in worker processes as soon as those before them are done."""
         from distributed import as_completed
 
-        total = len(waiting)
+        total, workers = len(waiting), max(1, len(active.nthreads()))
         running: dict[str, Step] = {}
         queue = as_completed([], with_results=False)
 
         def start() -> None:
             for step in list(waiting):
+                # handed over one by one, those named first first: a queue behind the longest
+                # step would keep them from a worker that is free
+                if len(running) == workers:
+                    break
                 if any(n not in self.done and n not in self.failed for n in step.after):
                     continue
                 waiting.remove(step)
@@ -193,6 +197,7 @@ class Steps:
             if self.progress:
                 self.progress(total - len(waiting) - len(running), total)
 
+        failure: QalaError | None = None
         start_all()
         while running:
             future = next(queue)
@@ -200,13 +205,19 @@ class Steps:
             try:
                 work, told, seconds, heard = future.result()
             except QalaError as error:
-                self._fails(step, error)
+                if self.partial:
+                    self._fails(step, error)
+                # steps that run beside it are ended and kept: their workers write to the store
+                failure = failure or (None if self.partial else error)
             else:
                 for level, message in heard:
                     log.log(level, "%s", message)
                 self._keep(step, work, told, seconds, heard)
             future.release()
-            start_all()
+            if failure is None:
+                start_all()
+        if failure is not None:
+            raise failure
 
     # --- one step ------------------------------------------------------------------
 

@@ -446,14 +446,10 @@ def unit_sums(
 
 def _by_class(parts: csr_matrix, values: Floats, column: NDArray[Any], count: int) -> Floats:
     """Return units × classes sums of cell values."""
-    from scipy.sparse import csr_matrix
-
-    size = values.size
-    spread = csr_matrix(
-        (values.astype(np.float64), column.astype(np.int64), np.arange(size + 1)),
-        shape=(size, count),
-    )
-    return np.asarray((parts @ spread).todense(), dtype=np.float64)
+    units = parts.shape[0]
+    place = np.repeat(np.arange(units) * count, np.diff(parts.indptr)) + column[parts.indices]
+    sums = np.bincount(place, parts.data * values[parts.indices], units * count)
+    return np.asarray(sums, dtype=np.float64).reshape(units, count)
 
 
 # --- rules ------------------------------------------------------------------------

@@ -51,13 +51,17 @@ def recipe(
         notes["epochs"] = [str(e) for e in plan.epochs]
     steps.run(plan.preparing())
     plan.prepared(steps)
-    steps.run(plan.classifying(progress))
-    plan.drop_failed(steps)
-    if _SENSITIVITY in steps.failed:
-        # its epoch failed; another is shown instead
-        del steps.failed[_SENSITIVITY]
-        steps.run([plan.sensitivity()])
-    steps.run(plan.telling(recorder))
+    if steps.partial:
+        # which epochs there are to tell of is known once each was tried
+        steps.run(plan.classifying(progress))
+        plan.drop_failed(steps)
+        if _SENSITIVITY in steps.failed:
+            # its epoch failed; another is shown instead
+            del steps.failed[_SENSITIVITY]
+            steps.run([plan.sensitivity()])
+        steps.run(plan.telling(recorder))
+    else:
+        steps.run([*plan.classifying(progress), *plan.telling(recorder)])
     files: list[Path] = []
     if _MADE in steps.done:
         files += steps.outputs(_MADE, stage, "rasters/*.tif")
@@ -65,7 +69,7 @@ def recipe(
         files += steps.outputs(_named("classify cells", epoch), stage)
     files += steps.outputs(_TABLES, stage) + steps.outputs(_LAYERS, stage)
     for name in plan.pictures():
-        files += steps.outputs(f"draw {name}", stage)
+        files += steps.outputs(f"draw {name}", stage, "figures/*")
     if _PAGE in steps.done:
         files += steps.outputs(_PAGE, stage)
     more: dict[str, Any] = {"title": workflow.title, "synthetic": workflow.synthetic}
@@ -243,7 +247,8 @@ class Plan:
 
     def classifying(self, progress: Progress | None = None) -> list[Step]:
         """Return the steps of each epoch by itself, and those that need no other."""
-        found = []
+        # the longest first: the others run beside it
+        found = [self.sensitivity()] if self.workflow.outputs.sensitivity else []
         for epoch in self.epochs:
             alone = sources.of_epoch(self.workflow, epoch)
             classes = _named("classify cells", epoch)
@@ -253,8 +258,6 @@ class Plan:
                 {"workflow": alone, "epoch": epoch}, self._sums(epoch),
                 {"progress": progress},
             ))  # fmt: skip
-        if self.workflow.outputs.sensitivity:
-            found.append(self.sensitivity())
         for epoch in self.epochs:
             places = self.workflow.inputs.places
             found.append(Step(
@@ -309,7 +312,8 @@ class Plan:
             else:
                 after += [_RATES]
             pictures.append(Step(
-                f"draw {name}", draw, {**words, "shown": shown},
+                f"draw {name}", draw,
+                {**words, "shown": shown, "outputs.report": outputs.report},
                 {"workflow": workflow, "name": name, "shown": shown}, tuple(after),
             ))  # fmt: skip
         parameters, inputs = recorder.parameters, recorder.inputs
@@ -634,6 +638,7 @@ def draw(
     folder: Path, before: Mapping[str, Path], *, workflow: Workflow, name: str, shown: Any
 ) -> dict[str, Any]:
     """Draw one picture in every language."""
+    from qala import report
 
     def cells() -> xr.DataArray:
         return products.read_classes(before[_named("classify cells", shown)], shown, 2)
@@ -643,6 +648,11 @@ def draw(
         centres=lambda: _centres(before, shown), units=lambda: load_units(before),
         tables=lambda: _tables(before, []),
     )  # fmt: skip
+    if workflow.outputs.report and drawn:
+        # packed here, where pictures are drawn at once, and not one after the other in the page
+        (folder / "page").mkdir()
+        for path in drawn:
+            (folder / "page" / path.name).write_bytes(report.pack_picture(path))
     return {"pictures": len(drawn)}
 
 
@@ -653,7 +663,7 @@ def write_page(
     """Write the page that planners read."""
     pictures: dict[str, dict[str, Path]] = {}
     for step, place in before.items():
-        for path in sorted((place / "figures").glob("*.png")) if step.startswith("draw ") else []:
+        for path in sorted((place / "page").glob("*.png")) if step.startswith("draw ") else []:
             name, _, lang = path.stem.rpartition("_")
             pictures.setdefault(name, {})[lang] = path
     products.write_page(
