@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """Give another name beside a file to write to; it becomes the file when all went well."""
+    work = file.with_name(f".{file.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    try:
+        yield work
+        work.replace(file)
+    finally:
+        work.unlink(missing_ok=True)
 
 
 def replace_file(file: Path, data: bytes) -> None:
     """Write a file under another name beside it, then give it its own."""
-    work = file.with_name(f".{file.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    try:
+    with replacing(file) as work:
         work.write_bytes(data)
-        work.replace(file)
-    finally:
-        work.unlink(missing_ok=True)

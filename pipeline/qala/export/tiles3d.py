@@ -29,7 +29,7 @@ from qala.city.solids import PRISM, SCALE, Solids, Triangles, solids_of, triangu
 from qala.compute import usable_cores
 from qala.errors import InputError, Problems
 from qala.export._earth import A, ecef, enu
-from qala.export._files import replace_file
+from qala.export._files import replace_file, replacing
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -62,7 +62,7 @@ _READ = (*_HASHED[0], *_HASHED[1], "lod", "valid_code")
 _NEEDED = ("id", "parent", "kind", "height", "min_height", "base_z", "roof_shape", "roof_height",
            "lod")  # fmt: skip
 #: objects made into tiles at a time by one thread, and rows read at a time
-JOB, ROWS = 4_000, 65_536
+JOB, ROWS = 4_000, 16_384
 #: points along a side of the grid that a tile's map to the globe is fitted to
 GRID = 7
 #: greatest error of that fit, metres; beyond it every corner is asked of PROJ
@@ -130,7 +130,8 @@ def write_tiles(
         columns["roof_orientation"] = columns["roof:orientation"]
     # a plain run numbers rows as GDAL will: from 1
     numbers = part.index.to_numpy() if table.index.name == "fid" else rows + 1
-    objects = _survey(columns, wkb_of(part.geometry), numbers, "the table")
+    outlines = wkb_of(part.geometry)
+    objects = _join_surveys([_survey(columns, outlines, numbers, "the table")], "the table")
     names = _column_names(columns, objects)
     shapes = table.geometry.to_numpy()
     # columns of the job's rows alone are copied
@@ -185,10 +186,14 @@ def tiles_from_gpkg(
     hold, or the tiles are of another version, all are compared, and the log says so.
     The CityJSON files and the 3-D index of a twin are not touched.
     """
+    import msgspec
+
     file, target = Path(path), Path(folder)
     extras: dict[str, Any] = {}
     if (target / "tileset.json").exists():
-        extras = json.loads((target / "tileset.json").read_text())["asset"].get("extras", {})
+        extras = msgspec.json.decode((target / "tileset.json").read_bytes())["asset"].get(
+            "extras", {}
+        )
     lift = float(extras.get("addedToReachEllipsoid", 0.0)) if to_ellipsoid is None else to_ellipsoid
     if not file.is_file():
         raise InputError(f"{file} does not exist", "the city.gpkg of a twin")
@@ -233,8 +238,8 @@ class _Objects:
         (N) number of its row at the source.
     prints
         (N) 64 bits that stand for its outline and attributes.
-    bounds
-        (N, 6) left, bottom, right, top, lowest, highest; metres.
+    middle
+        (N, 2) middle of its box, metres.
     weight
         (N) how far off it is seen: the silhouette, height by width.
     known
@@ -244,7 +249,7 @@ class _Objects:
     ids: Any
     number: Array
     prints: Array
-    bounds: Array
+    middle: Array
     weight: Array
     known: frozenset[str]
 
@@ -253,7 +258,7 @@ def _survey(columns: Mapping[str, Any], wkb: Any, number: Array, where: str) -> 
     """Return what is kept of some rows, given by columns (pandas or Arrow) and outlines."""
     count = len(number)
     prints = np.zeros(count, np.uint64)
-    bounds, area = np.empty((count, 6)), np.empty(count)
+    bounds, area = np.empty((count, 4)), np.empty(count)
     places, data = bytes_of(wkb)
     _kernels.survey(places, data, SCALE, prints, bounds, area)
     ids = texts(columns["id"])
@@ -272,11 +277,20 @@ def _survey(columns: Mapping[str, Any], wkb: Any, number: Array, where: str) -> 
         _kernels.hash_words(clean.view(np.uint64), prints)
         if np.isfinite(values).any():
             known.add(name)
-    base, low, high = (numbers[n] for n in ("base_z", "min_height", "height"))
-    low = np.nan_to_num(low)
     _refuse_gaps(where, number, places, ids, numbers, area)
-    bounds[:, 4], bounds[:, 5] = base + low, base + high
-    return _Objects(ids, number, prints, bounds, (high - low) * np.sqrt(area), frozenset(known))
+    weight = (numbers["height"] - np.nan_to_num(numbers["min_height"])) * np.sqrt(area)
+    middle = (bounds[:, :2] + bounds[:, 2:]) / 2
+    return _Objects(ids, number, prints, middle, weight, frozenset(known))
+
+
+def _boxes(columns: Mapping[str, Any], wkb: Any) -> Array:
+    """Return (N, 6) left, bottom, right, top, lowest, highest of rows, metres."""
+    count = len(wkb)
+    out, flat = np.empty((count, 6)), np.empty((count, 4))
+    _kernels.survey(*bytes_of(wkb), SCALE, np.zeros(count, np.uint64), flat, np.empty(count))
+    base, low, high = (floats(columns[n]) for n in ("base_z", "min_height", "height"))
+    out[:, :4], out[:, 4], out[:, 5] = flat, base + np.nan_to_num(low), base + high
+    return out
 
 
 def _refuse_gaps(
@@ -304,11 +318,11 @@ def _refuse_gaps(
 
 
 def _join_surveys(parts: list[_Objects], where: str) -> _Objects:
+    """Return pieces as one, and refuse ids that stand twice."""
     import pyarrow as pa
 
     ids = pa.concat_arrays([p.ids for p in parts])
-    twice = [v["values"] for v in ids.value_counts().filter(
-        pa.compute.greater(ids.value_counts().field("counts"), 1)).to_pylist()]  # fmt: skip
+    twice = _repeated(ids)
     if twice:
         raise InputError(
             f"{where}: {len(twice)} ids stand twice ({', '.join(twice[:5])})", "one row an id",
@@ -320,8 +334,24 @@ def _join_surveys(parts: list[_Objects], where: str) -> _Objects:
 
     known: frozenset[str] = frozenset().union(*(p.known for p in parts))
     return _Objects(
-        ids, all_of("number"), all_of("prints"), all_of("bounds"), all_of("weight"), known
+        ids, all_of("number"), all_of("prints"), all_of("middle"), all_of("weight"), known
     )
+
+
+def _repeated(ids: Any) -> list[str]:
+    """Return texts that stand twice; a digest of each tells where to look closer."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    prints = np.zeros(len(ids), np.uint64)
+    _kernels.hash_texts(*bytes_of(ids), prints)
+    ordered = np.sort(prints)
+    doubles = ordered[1:][ordered[1:] == ordered[:-1]]
+    if not len(doubles):
+        return []
+    counted = ids.filter(pa.array(np.isin(prints, doubles))).value_counts()
+    found = counted.filter(pc.greater(counted.field("counts"), 1)).field("values")
+    return [str(v) for v in found.to_pylist()]
 
 
 def _survey_gpkg(file: Path) -> tuple[_Objects, tuple[str, ...], Any]:
@@ -349,7 +379,7 @@ def _survey_gpkg(file: Path) -> tuple[_Objects, tuple[str, ...], Any]:
                 some = batch.filter(shown)
                 columns = {c: some.column(c) for c in fields}
                 # GDAL puts the row's number first and the outline last
-                number = np.asarray(some.column(0).to_numpy(zero_copy_only=False), np.int64)
+                number = some.column(0).to_numpy(zero_copy_only=False).astype(np.int64)
                 parts.append(_survey(columns, some.column(some.num_columns - 1), number, str(file)))
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
         raise InputError(f"{file} cannot be read ({error})", "the city.gpkg of a twin") from error
@@ -408,7 +438,7 @@ def _update(
     if not state.exists() or not known:
         log.warning("%s tells no tiles of objects: all are made", target)
         return None
-    with pa.ipc.open_file(pa.BufferReader(state.read_bytes())) as source:
+    with pa.OSFile(str(state)) as file_of, pa.ipc.open_file(file_of) as source:
         kept = source.read_all()
     told = kept.schema.metadata or {}
     if told.get(b"encoding") != str(ENCODING).encode():
@@ -442,7 +472,7 @@ def _update(
 
     tree = _Tree(
         list(known), np.array([r["side"] for r in known.values()]),
-        np.array([r["parent"] for r in known.values()]), tile,
+        np.array([r["parent"] for r in known.values()]), tile, np.arange(len(tile)),
     )  # fmt: skip
     todo: list[tuple[str, Array]] = []
     places = np.arange(len(tile))
@@ -463,8 +493,8 @@ def _update(
     places = places[keep[places]]
     prints = kept["print"].to_numpy().copy()
     prints[where] = objects.prints
-    left = kept.take(places)
-    _remember(target, left["id"], left["fid"].to_numpy(), tile[places], prints[places], names)
+    _remember(target, places, kept["id"].combine_chunks(), kept["fid"].to_numpy(), tile, prints,
+              names)  # fmt: skip
     _write_tree(target, tree, known, extras)
     shown = sum(r["objects"] for r in known.values())
     return TileReport(len(tree.names), len(todo), len(tree.names) - len(todo), 0, shown)
@@ -487,9 +517,10 @@ def _write(
     tree = _quadtree(objects, leaf, inner)
     known = _known(target)
     code = crs.to_epsg()
+    there = {f.name for f in (target / "content").iterdir()}
     records: dict[str, dict[str, Any]] = {}
-    # within a tile as seen from afar; equals by their digest, not by the source's order
-    order = np.lexsort((objects.prints, -objects.weight, tree.tile))
+    # within a tile as seen from afar
+    order = tree.order[np.argsort(tree.tile[tree.order], kind="stable")]
     bounds = np.searchsorted(tree.tile[order], np.arange(len(tree.names) + 1))
     todo: list[tuple[str, Array]] = []
     for t, name in enumerate(tree.names):
@@ -499,19 +530,20 @@ def _write(
         if (
             before is not None
             and before["hash"] == digest
-            and (before["objects"] == 0 or _glb_of(target, name).exists())
+            and (before["objects"] == 0 or f"{name}.glb" in there)
         ):
             records[name] = before
         else:
             records[name] = {"hash": digest}
             todo.append((name, here))
     _write_some(target, todo, records, objects, take, names, crs, lift)
-    _remember(target, objects.ids.take(order), objects.number[order], tree.tile[order],
-              objects.prints[order], names)  # fmt: skip
+    _remember(target, order, objects.ids, objects.number, tree.tile, objects.prints, names)
     removed = 0
-    for file in (target / "content").glob("*.glb"):
-        if not records.get(file.stem, {}).get("objects"):
-            file.unlink()
+    # what an earlier run left and this one did not write
+    for file in there:
+        name, _, kind = file.rpartition(".")
+        if kind == "glb" and not records.get(name, {}).get("objects"):
+            _glb_of(target, name).unlink()
             removed += 1
     _write_tree(target, tree, records, extras)
     shown = sum(r["objects"] for r in records.values())
@@ -531,12 +563,6 @@ def _write_some(
     """Write the tiles of ``todo`` (name, objects) and put their places into their records."""
     if not todo:
         return
-    sorted_boxes = objects.bounds[np.concatenate([mine for _, mine in todo])]
-    starts = np.cumsum([0, *(len(mine) for _, mine in todo)])[:-1]
-    lows = np.minimum.reduceat(sorted_boxes, starts)
-    highs = np.maximum.reduceat(sorted_boxes, starts)
-    boxes = np.column_stack([lows[:, :2], highs[:, 2:4], lows[:, 4] + lift, highs[:, 5] + lift])
-    frames = _frames(boxes, crs)
     jobs: list[list[int]] = [[]]
     load = 0
     for k, (_, mine) in enumerate(todo):
@@ -546,34 +572,39 @@ def _write_some(
         jobs[-1].append(k)
         load += len(mine)
 
-    def run(job: list[int]) -> list[int]:
+    def run(job: list[int]) -> list[tuple[_Frame, int]]:
         mine = np.concatenate([todo[k][1] for k in job])
-        rows = objects.number[mine]
-        data, outlines = take(rows)
+        data, outlines = take(objects.number[mine])
+        ends = np.cumsum([len(todo[k][1]) for k in job])
+        frames = _frames(_around_groups(_boxes(data, outlines), ends, lift), crs)
         solids = solids_of(data, outlines)
         triangles = triangulate(solids)
         shown = np.flatnonzero(solids.kinds >= PRISM)
         at = solids.rows[shown]
         columns = _columns(data, names, solids, len(outlines))
-        ends = np.cumsum([len(todo[k][1]) for k in job])
         cuts = np.searchsorted(at, [0, *ends])
-        counts = []
-        for k, first, last in zip(job, cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
+        counts = np.diff(cuts).tolist()
+        for k, frame, first, last in zip(job, frames, cuts[:-1], cuts[1:], strict=True):
             if last > first:
                 some, rows = shown[first:last], at[first:last]
-                glb = _encode(solids, triangles, some, rows, columns, frames[k], lift)
+                glb = _encode(solids, triangles, some, rows, columns, frame, lift)
                 replace_file(_glb_of(target, todo[k][0]), glb)
-            counts.append(last - first)
-        return counts
+        return list(zip(frames, counts, strict=True))
 
     with ThreadPoolExecutor(min(usable_cores(), 4)) as pool:
-        for job, counts in zip(jobs, pool.map(run, jobs), strict=True):
-            for k, count in zip(job, counts, strict=True):
-                frame = frames[k]
+        for job, made in zip(jobs, pool.map(run, jobs), strict=True):
+            for k, (frame, count) in zip(job, made, strict=True):
                 records[todo[k][0]] |= {
                     "region": frame.region, "matrix": frame.matrix.T.ravel().tolist(),
                     "objects": count,
                 }  # fmt: skip
+
+
+def _around_groups(boxes: Array, ends: Array, lift: float) -> Array:
+    """Return the box around each group of boxes, lifted."""
+    starts = np.concatenate([[0], ends[:-1]])
+    lows, highs = (f.reduceat(boxes, starts) for f in (np.minimum, np.maximum))
+    return np.column_stack([lows[:, :2], highs[:, 2:4], lows[:, 4] + lift, highs[:, 5] + lift])
 
 
 def _write_tree(
@@ -592,29 +623,39 @@ def _write_tree(
 
 
 def _remember(
-    target: Path, ids: Any, numbers: Array, tile: Array, prints: Array, names: tuple[str, ...]
-) -> None:
-    """Keep each object's tile and digest, in the order of the tiles' features."""
+    target: Path, order: Array, ids: Any, numbers: Array, tile: Array, prints: Array,
+    names: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Keep each object's tile and digest in an order, that of the tiles' features."""
     import pyarrow as pa
 
-    kept = pa.table(
-        {"id": ids, "fid": numbers.astype(np.int64), "tile": tile.astype(np.int32),
-         "print": prints},
+    schema = pa.schema(
+        {"id": pa.string(), "fid": pa.int64(), "tile": pa.int32(), "print": pa.uint64()},
         metadata={"columns": " ".join(names), "encoding": str(ENCODING)},
-    ).combine_chunks()  # fmt: skip
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, kept.schema) as writer:
-        writer.write_table(kept)
-    replace_file(target / "objects.arrow", sink.getvalue().to_pybytes())
+    )
+    with (
+        replacing(target / "objects.arrow") as work,
+        pa.OSFile(str(work), "wb") as sink,
+        pa.ipc.new_file(sink, schema) as writer,
+    ):
+        for first in range(0, len(order), ROWS):
+            some = order[first : first + ROWS]
+            values = [
+                ids.take(pa.array(some)),
+                *(pa.array(a[some]) for a in (numbers, tile, prints)),
+            ]
+            writer.write_batch(pa.record_batch(values, schema=schema))
 
 
 def _known(target: Path) -> dict[str, Any]:
     """Return the record of the last run; empty when there is none that can be read."""
+    import msgspec
+
     file = target / "tiles.json"
     if not file.exists():
         return {}
     try:
-        found = dict(json.loads(file.read_text()))
+        found = dict(msgspec.json.decode(file.read_bytes()))
         return found if all("objects" in r for r in found.values()) else {}
     except (ValueError, OSError) as error:
         log.warning("%s cannot be read (%s); all tiles are written again", file, error)
@@ -626,12 +667,16 @@ def _known(target: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Tree:
-    """Tile names, side and parent of each, and the tile of each object."""
+    """Tile names, side and parent of each; the tile of each object, and objects as seen from afar.
+
+    Equals stand by their digest, not by the source's order.
+    """
 
     names: list[str]
     side: Array
     parent: Array
     tile: Array
+    order: Array
 
 
 def _quadtree(objects: _Objects, leaf: float, inner: int) -> _Tree:
@@ -639,26 +684,28 @@ def _quadtree(objects: _Objects, leaf: float, inner: int) -> _Tree:
 
     Every inner cell takes the ``inner`` most visible of what lies below it.
     """
-    xy = (objects.bounds[:, :2] + objects.bounds[:, 2:4]) / 2
-    grid = np.floor(xy / leaf).astype(np.int64)
-    low = grid.min(axis=0)
-    span = int((grid.max(axis=0) - low).max()) + 1
+    x, y = (np.floor(objects.middle[:, d] / leaf).astype(np.int32) for d in (0, 1))
+    span = int(max(np.ptp(x), np.ptp(y))) + 1
     depth = max(int(np.ceil(np.log2(span))), 0) if span > 1 else 0
-    count = len(grid)
-    tile = np.full(count, -1)
+    count = len(x)
+    tile = np.full(count, -1, np.int32)
     names: list[str] = []
     sides: list[float] = []
     parents: list[int] = []
-    above = np.full(count, -1)  # tile that the object's cell one level up became
-    left = np.lexsort((objects.prints, -objects.weight))
+    above = np.full(count, -1, np.int32)  # tile that the object's cell one level up became
+    order = left = np.lexsort((objects.prints, -objects.weight))
     for level in range(-1, depth + 1):
         # one root over all; below it cells are counted from the CRS's own origin, so that
         # a city that grows keeps its tiles
         step = 1 << (depth - level)
-        cell = np.floor_divide(grid[left], step) if level >= 0 else np.zeros_like(grid[left])
-        corner = cell.min(axis=0)
-        across, deep = (cell.max(axis=0) - corner + 1).tolist()
-        code = (cell[:, 0] - corner[0]) * deep + cell[:, 1] - corner[1]
+        # a shift rounds down, below zero too
+        east, north = (
+            g[left] >> (depth - level) if level >= 0 else np.zeros(len(left), np.int32)
+            for g in (x, y)
+        )
+        corner = np.array([east.min(), north.min()])
+        across, deep = int(east.max() - corner[0]) + 1, int(north.max() - corner[1]) + 1
+        code = (east - corner[0]).astype(np.int64) * deep + (north - corner[1])
         cells = across * deep
         if cells > DENSE:  # a few far islands
             found, code = np.unique(code, return_inverse=True)
@@ -668,10 +715,10 @@ def _quadtree(objects: _Objects, leaf: float, inner: int) -> _Tree:
         # objects stand by falling weight, so a cell's first are its heaviest
         rank, filled = _kernels.rank_in_cells(code, cells)
         used = np.flatnonzero(filled)
-        where = (np.cumsum(filled > 0) - 1)[code]
+        where = (np.cumsum(filled > 0, dtype=np.int32) - 1)[code]
         keys = np.column_stack([found[used] // deep, found[used] % deep]) + corner
         here = len(names)
-        names += [f"{depth - level}_{x}_{y}" if level >= 0 else "root" for x, y in keys.tolist()]
+        names += [f"{depth - level}_{i}_{j}" if level >= 0 else "root" for i, j in keys.tolist()]
         sides += [leaf * step] * len(keys)
         up = np.full(len(keys), -1)
         up[where] = above[left]
@@ -682,7 +729,7 @@ def _quadtree(objects: _Objects, leaf: float, inner: int) -> _Tree:
         left = left[~take]
         if not len(left):
             break
-    return _Tree(names, np.array(sides), np.array(parents), tile)
+    return _Tree(names, np.array(sides), np.array(parents), tile, order)
 
 
 # --- one tile -----------------------------------------------------------------------
