@@ -247,10 +247,14 @@ def _open_epochs(workflow: Run, quantity: Quantity) -> dict[Any, Any]:
 
 def open_grids(workflow: Run) -> Inputs:
     """Open the rasters of all epochs on one grid of 1 km, cut to the box; nothing else."""
-    population = _open_epochs(workflow, "population")
     built, land = _open_epochs(workflow, "built"), _open_epochs(workflow, "land")
-    population, _ = cut(workflow, population, None)
-    return _with_layers(population, built, land)
+    return _with_layers(open_population(workflow), built, land)
+
+
+def open_population(workflow: Run) -> dict[Any, xr.DataArray]:
+    """Open the people of all epochs as :func:`open_grids` does, without the other rasters."""
+    population, _ = cut(workflow, _open_epochs(workflow, "population"), None)
+    return population
 
 
 def _with_layers(

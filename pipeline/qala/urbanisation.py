@@ -480,7 +480,7 @@ def read_units(folder: Path, before: Mapping[str, Path], *, workflow: Workflow) 
     if workflow.bbox is not None and sources.sources_of(workflow, "population"):
         first = next(iter(sources.sources_of(workflow, "population")))
         alone = sources.of_epoch(workflow, first)
-        _, units = sources.cut(workflow, sources.open_grids(alone).population, units)
+        _, units = sources.cut(workflow, sources.open_population(alone), units)
     assert units is not None
     units.to_parquet(folder / "units.parquet")
     return {"units": len(units)}
@@ -561,7 +561,7 @@ def delineate(
         import geopandas as gpd
 
         places = gpd.read_parquet(before[_MADE] / "places.parquet")
-    people = sources.open_grids(workflow).population[epoch]
+    people = sources.open_population(workflow)[epoch]
     centres = urban_centres(labels, people, sources.places_at(places, epoch))
     centres.to_parquet(folder / "centres.parquet")
     return {"urban_centres": len(centres), "people": float(centres["population"].sum())}
@@ -596,7 +596,7 @@ def rate(
     """Take the shares of every unit and epoch beside the official ones."""
     from qala.rates import summarise, urbanisation_rates
 
-    people = {e: sources.open_grids(sources.of_epoch(workflow, e)).population[e] for e in epochs}
+    people = {e: sources.open_population(sources.of_epoch(workflow, e))[e] for e in epochs}
     cells = {e: products.read_classes(before[_named("classify cells", e)], e, 2) for e in epochs}
     units = load_units(before)
     assert units is not None
