@@ -17,6 +17,7 @@ import pytest
 import rasterio
 import shapely
 from builders import KM, LEFT, TOP, Outcome, listing, qala, write_tif
+from geopandas.testing import assert_geodataframe_equal
 
 import qala as package
 
@@ -564,6 +565,22 @@ def test_rates_say_what_is_wrong_with_epochs(population: Path, tmp_path: Path) -
     assert not out.parent.exists()
     assert qala(*common, "--population", f"2020={population}").code == 0
     assert set(gpd.read_file(out, layer="rates")["epoch"]) == {2020}
+
+
+def test_one_raster_of_land_serves_every_epoch(population: Path, tmp_path: Path) -> None:
+    units, out = tmp_path / "u.gpkg", tmp_path / "rates.gpkg"
+    builders.squares().to_file(units, engine="pyogrio")
+    land = write_tif(tmp_path / "L.tif", np.full(PEOPLE.shape, 1e6, "float32"), unit="m2")
+    job = ["rates", "--units", units, "--id", "unit", "-o", out, "--population",
+           f"2015={population}", "--population", f"2020={population}"]  # fmt: skip
+    found = []
+    for given in (land, f"2018={land}"):
+        outcome = qala(*job, "--land", given)
+        assert outcome.code == 0, outcome.err
+        found.append(gpd.read_file(out, layer="rates"))
+    assert "land of 2018 serves every epoch" in outcome.err
+    assert_geodataframe_equal(*found)
+    refused(qala(*job, "--land", f"2018={land}", "--land", f"2015={land}"), "no raster for 2020")
 
 
 # --- workflows -----------------------------------------------------------------------------------

@@ -259,7 +259,9 @@ def test_the_file_holds_a_project_in_each_language(tmp_path: Path):
             style={k: categorised("unit", [("а", k, (1, 2, 3))]) for k in LANGUAGES},
         ),
     }  # fmt: skip
-    path = write_geopackage(tmp_path / "x.gpkg", given, lang="ru", timestamp=NOON)
+    told = {"title": {k: f"place {k}" for k in LANGUAGES},
+            "sources": ["Statbel", {"en": "grids", "kk": "торлар", "ru": "растры"}]}  # fmt: skip
+    path = write_geopackage(tmp_path / "x.gpkg", given, metadata=told, lang="ru", timestamp=NOON)
     with closing(sqlite3.connect(path)) as db:
         rows = dict(db.execute("SELECT name, content FROM qgis_projects"))
         default = db.execute(
@@ -281,6 +283,9 @@ def test_the_file_holds_a_project_in_each_language(tmp_path: Path):
         legend = {e.get("label") for e in root.iter("category")}
         assert {code, tr("unit.30", code)} <= legend
         assert root.find("Layouts/Layout").get("name") == tr("qgis.layout", code)
+        texts = {e.get("id"): e.get("labelText") for e in root.iter("LayoutItem")}
+        assert texts["title"] == f"place {code}"
+        assert f"Statbel; {told['sources'][1][code]}" in texts["sources"]
 
 
 def test_no_style_names_a_font(tmp_path: Path):

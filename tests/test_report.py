@@ -186,6 +186,15 @@ def test_problems_of_a_report_come_together(tmp_path: Path):
     assert not (tmp_path / "x" / "index.html").exists()
 
 
+def test_sources_are_told_in_the_readers_language(tmp_path: Path):
+    told = {"sources": ["Statbel <b>", {"en": "grids", "ru": "растры", "kk": "торлар"}]}
+    (written,) = write_report(tmp_path, rates=rates(), summary=told)
+    text = written.read_text(encoding="utf-8")
+    assert '<span lang="kk">торлар</span>' in text
+    assert '<span lang="ru">растры</span>' in text
+    assert text.count("Statbel &lt;b&gt;") == 1
+
+
 def test_a_picture_is_packed_once(tmp_path: Path):
     noise = np.random.default_rng(1).integers(0, 255, (40, 40, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "whole.png")

@@ -632,7 +632,7 @@ def areas_recipe(
     import pandas as pd
 
     from qala import sources
-    from qala.config import title_of
+    from qala.config import credits_of, title_of
     from qala.export.geopackage import write_geopackage
     from qala.raster import RasterFile, write_rasters
     from qala.report import write_tables
@@ -679,7 +679,7 @@ def areas_recipe(
         verdicts = result.sensitivity.joined["verdict"].tolist()
     with recorder.step("write tables"):
         files = write_tables(stage / "tables", tables)
-    told = "; ".join(workflow.sources)
+    told = "; ".join(credits_of(workflow, lang))
     credit = "; ".join([told, *(n for n in found.notices if n not in told)])
     with recorder.step("write GeoPackage"):
         metadata = {

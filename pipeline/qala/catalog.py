@@ -24,6 +24,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from qala.errors import InputError, Problems
 from qala.identity import has_secret, safe_url, write_json
+from qala.messages import said
 from qala.resources import resource
 
 if TYPE_CHECKING:
@@ -716,7 +717,8 @@ def stac_item(folder: str | Path, record: Mapping[str, Any]) -> dict[str, Any]:
             "end_datetime": f"{max(epochs)}-12-31T23:59:59Z" if epochs else started,
             "created": started.replace("+00:00", "Z"),
             "license": "other",
-            "sci:citation": "; ".join(parameters.get("sources", [])) or f"qala, {title}",
+            "sci:citation": "; ".join(said(s, "en") for s in parameters.get("sources", []))
+            or f"qala, {title}",
             "version": str((record.get("versions") or {}).get("qala", "")),
             "proj:code": code,
             "processing:software": {"qala": str((record.get("versions") or {}).get("qala", ""))},

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from qala.errors import InputError, Problems, ProblemsError
+from qala.messages import said
 from qala.resources import resource
 
 #: a workflow is a page; more is a mistake or an attack
@@ -140,12 +141,18 @@ class Outputs(_Model):
     )
 
 
+#: words in one language, or in several
+_Words = dict[Literal["en", "ru", "kk"], str] | str
+
+
 class Page(_Model):
     """What every recipe has."""
 
-    title: dict[Literal["en", "ru", "kk"], str] | str = Field("", description="name of the region")
+    title: _Words = Field("", description="name of the region")
     synthetic: bool = Field(False, description="mark every picture as synthetic")
-    sources: list[str] = Field(default_factory=list, description="citations and licences")
+    sources: list[_Words] = Field(
+        default_factory=list, description="citations and licences, each in one or several languages"
+    )
     data: str | None = Field(
         None, description="folder of relative paths; `sample` is the packaged region"
     )
@@ -510,11 +517,12 @@ def workflow_schema() -> dict[str, Any]:
 
 def title_of(workflow: Page, lang: str) -> str:
     """Return the region's name in a language."""
-    title = workflow.title
-    if isinstance(title, str):
-        return title
-    found = dict(title)
-    return found.get(lang) or found.get("en") or next(iter(found.values()), "")  # type: ignore[call-overload]
+    return said(workflow.title, lang)
+
+
+def credits_of(workflow: Page, lang: str) -> list[str]:
+    """Return the citations and licences of the sources in a language."""
+    return [said(words, lang) for words in workflow.sources]
 
 
 def _find(path: str | Path) -> Path:

@@ -290,12 +290,12 @@ def rates_to_file(
         "built": rasters(built, "built", built_unit),
         "land": rasters(land, "land", land_unit),
     }
-    if not isinstance(people, dict):
-        # without epochs of people, those of the other files mean nothing
-        others = {
-            k: next(iter(v.values())) if isinstance(v, dict) and len(v) == 1 else v
-            for k, v in others.items()
-        }
+    for name, found in others.items():
+        if isinstance(found, dict) and len(found) == 1:
+            (epoch,) = found
+            if isinstance(people, dict) and epoch not in people:
+                log.info("%s of %s serves every epoch", name, epoch)
+            others[name] = found[epoch]
     given = read_units(units, id=id, layer=layer, crs=units_crs, repair=repair)
     found = urbanisation_rates(
         given, people, **others, id=id, official=official, ruleset=ruleset,

@@ -15,7 +15,7 @@ import numpy as np
 from qala.errors import InputError, Problems, QalaError
 from qala.indicator_definitions import DEFINITIONS, POINT_METRES, FunctionalAreas
 from qala.indicators import COLUMNS, Indicators, Progress, column_names, planning_indicators
-from qala.messages import LANGUAGES, tr
+from qala.messages import LANGUAGES, Words, said, tr
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -67,8 +67,8 @@ def indicators_flow(
     ruleset: str = "R2023A",
     figure: str | Path | None = None,
     page: str | Path | None = None,
-    title: str = "",
-    source: str = "",
+    title: Words = "",
+    source: Words = "",
     synthetic: bool = False,
     lang: str = "en",
     progress: Progress | None = None,
@@ -152,19 +152,19 @@ def indicators_flow(
         **given, id=id, ruleset=ruleset, lang=lang, progress=progress, **options
     )
     amenities = given["amenities"]
-    notices = [source, *([amenities.notice] if amenities is not None else [])]
+    notices: list[Words] = [source]
+    notices += [amenities.notice] if amenities is not None else []
     notices += [str(n.metadata.get("notice", "")) for n in (given["networks"] or {}).values()]
-    credit = "; ".join(dict.fromkeys(n for n in notices if n))
-    words = tr("indicator.map_title", lang)
+    heading: dict[str, str] = {code: _heading(title, code) for code in LANGUAGES}
+    credit = "; ".join(_credits(notices, lang))
     metadata: dict[str, Any] = {
-        "title": f"{words}: {title}" if title else words,
-        "sources": [credit] if credit else [],
+        "title": heading,
+        "sources": [n for n in notices if n],
         "licence": credit,
         "citation": "UN-Habitat, SDG indicator metadata 11.2.1, 11.3.1, 11.7.1",
         "provenance": {"settings": dict(found.settings), "inputs": described(read)},
         "synthetic": synthetic,
     }
-    heading = str(metadata["title"])
     marks: dict[str, Any] = {"lang": lang, "synthetic": synthetic}
     for path in named:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -177,7 +177,7 @@ def indicators_flow(
         write_csv(found, made[table], lang)
         if figure is not None:
             made[Path(figure)] = map_indicators(
-                found, stage / Path(figure).name, title=heading, source=credit, **marks
+                found, stage / Path(figure).name, title=heading[lang], source=credit, **marks
             )
         if page is not None:
             made[Path(page)] = _page_with_maps(
@@ -190,25 +190,35 @@ def indicators_flow(
 
 
 def _page_with_maps(
-    found: Indicators, page: Path, title: str, notices: Sequence[str],
+    found: Indicators, page: Path, title: Words,
+    notices: Sequence[Words],
     inputs: list[dict[str, Any]], *, synthetic: bool, lang: str,
 ) -> Path:  # fmt: skip
     """Write the page with a map in each language."""
     from qala.indicator_report import write_indicator_page
 
-    credit = list(dict.fromkeys(n for n in notices if n))
     with TemporaryDirectory(prefix="qala-") as folder:
         figures: dict[str, str | Path] = {}
         for code in LANGUAGES:
-            words = tr("indicator.map_title", code)
             figures[code] = map_indicators(
-                found, Path(folder) / f"map_{code}.png", lang=code, source="; ".join(credit),
-                title=f"{words}: {title}" if title else words, synthetic=synthetic,
+                found, Path(folder) / f"map_{code}.png", lang=code,
+                source="; ".join(_credits(notices, code)), title=_heading(title, code),
+                synthetic=synthetic,
             )  # fmt: skip
         return write_indicator_page(
-            found, page, title=title, figures=figures, sources=credit, inputs=inputs,
+            found, page, title=title, figures=figures, sources=[n for n in notices if n],
+            inputs=inputs,
             synthetic=synthetic, lang=lang,
         )  # fmt: skip
+
+
+def _heading(title: Words, lang: str) -> str:
+    place, words = said(title, lang), tr("indicator.map_title", lang)
+    return f"{words}: {place}" if place else words
+
+
+def _credits(notices: Sequence[Words], lang: str) -> list[str]:
+    return list(dict.fromkeys(said(n, lang) for n in notices if n))
 
 
 def described(files: Sequence[Any]) -> list[dict[str, Any]]:
@@ -792,7 +802,7 @@ def indicators_recipe(
     tuple
         Files, tables by name, and what else the record tells.
     """
-    from qala.config import title_of
+    from qala.config import credits_of
     from qala.report import write_tables
 
     given, lang = workflow.inputs, workflow.outputs.language
@@ -821,7 +831,8 @@ def indicators_recipe(
             nodata=given.population_nodata, built_unit=given.built_unit,
             land_unit=given.land_unit, page=stage / "report" / "index.html"
             if workflow.outputs.report else None,
-            title=title_of(workflow, lang), source="; ".join(workflow.sources),
+            title=workflow.title,
+            source={code: "; ".join(credits_of(workflow, code)) for code in LANGUAGES},
             synthetic=workflow.synthetic, lang=lang, ruleset=workflow.cells.ruleset,
             **workflow.indicators.model_dump(exclude={"point_metres"}),
         )  # fmt: skip
@@ -833,12 +844,11 @@ def indicators_recipe(
     if workflow.outputs.figures:
         with recorder.step("draw maps"):
             for code in LANGUAGES:
-                place, words = title_of(workflow, code), tr("indicator.map_title", code)
                 files.append(
                     map_indicators(
                         found, stage / "figures" / f"map_indicators_{code}.png", lang=code,
-                        title=f"{words}: {place}" if place else words,
-                        source="; ".join(workflow.sources), synthetic=workflow.synthetic,
+                        title=_heading(workflow.title, code),
+                        source="; ".join(credits_of(workflow, code)), synthetic=workflow.synthetic,
                     )
                 )  # fmt: skip
     tables = {"indicators": found.table(lang)}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qala.indicator_products import headline, shown, titles_of, unit_of
-from qala.messages import LANGUAGES, tr
+from qala.messages import LANGUAGES, Words, said, tr
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -25,9 +26,9 @@ def write_indicator_page(
     found: Indicators,
     path: str | Path,
     *,
-    title: str | Mapping[str, str] = "",
+    title: Words = "",
     figures: Mapping[str, str | Path] | None = None,
-    sources: Sequence[str] = (),
+    sources: Sequence[Words] = (),
     inputs: Sequence[Mapping[str, Any]] = (),
     synthetic: bool = False,
     lang: str = "kk",
@@ -45,7 +46,7 @@ def write_indicator_page(
     figures
         Language → PNG of :func:`qala.indicator_products.map_indicators`.
     sources
-        Attributions.
+        Attributions, each a text or language → text.
     inputs
         Files with ``path`` and ``sha256``.
     synthetic
@@ -81,7 +82,7 @@ def write_indicator_page(
         return Markup("").join(span.format(code, words) for code, words in texts.items())
 
     def heading(code: str) -> str:
-        place = title if isinstance(title, str) else title.get(code, "")
+        place = said(title, code)
         words = tr("indicator.map_title", code)
         return f"{words}: {place}" if place else words
 
@@ -138,7 +139,7 @@ def write_indicator_page(
         whole=whole,
         tables=[_table(found, frame, key, each) for key, frame in frames],
         missing=missing,
-        sources=list(sources),
+        sources=[each(partial(said, s)) for s in sources],
         inputs=_inputs({"inputs": list(inputs)}),
     )
     _write_text(target, page)

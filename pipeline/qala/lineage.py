@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from qala.errors import InputError
 from qala.identity import file_hash
+from qala.messages import said
 from qala.provenance import RECORD, read_record
 
 if TYPE_CHECKING:
@@ -205,7 +206,8 @@ def _of_run(
         for i in record.get("inputs", [])
         if wanted is None or i["path"] in wanted
     ]
-    cite = [*parameters.get("sources", []), *record.get("notices", [])]
+    told = [said(words, "en") for words in parameters.get("sources", [])]
+    cite = [*told, *record.get("notices", [])]
     return Node(
         name, str(path), digest, state, tuple(facts), tuple(dict.fromkeys(cite)), tuple(sources)
     )

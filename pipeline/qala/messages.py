@@ -7,6 +7,7 @@ they can be searched for.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, Literal
 
@@ -15,6 +16,8 @@ from qala.resources import resource
 
 Language = Literal["en", "ru", "kk"]
 LANGUAGES: tuple[Language, ...] = ("en", "ru", "kk")
+#: words in one language, or by language
+Words = str | Mapping[Any, str]
 
 
 @cache
@@ -74,6 +77,26 @@ def tr(key: str, lang: str = "en", /, **values: Any) -> str:
         raise InputError(f"no message {key!r} in the catalog", "a key of catalogs/messages")
     text = texts[key][lang]
     return text.format(**values) if values else text
+
+
+def said(words: Words, lang: str) -> str:
+    """Return words that were given in one or several languages.
+
+    Parameters
+    ----------
+    words
+        A text, or language → text.
+    lang
+        The language wanted; English, else the first there is, stands in.
+
+    Examples
+    --------
+    >>> said({"en": "city", "kk": "қала"}, "kk"), said({"en": "city"}, "ru"), said("city", "kk")
+    ('қала', 'city', 'city')
+    """
+    if isinstance(words, str):
+        return words
+    return words.get(lang) or words.get("en") or next(iter(words.values()), "")
 
 
 def in_languages(key: str, /, **values: Any) -> dict[str, str]:

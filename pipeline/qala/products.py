@@ -125,7 +125,7 @@ def write_layers(
     """Write the GeoPackage: units, rates, centres, cells, sensitivity, inputs."""
     import pandas as pd
 
-    from qala.config import title_of
+    from qala.config import credits_of, title_of
     from qala.export.geopackage import (
         MAX_POLYGON_CELLS,
         Layer,
@@ -163,9 +163,9 @@ def write_layers(
     read = pd.DataFrame(list(inputs) or [{"path": "", "bytes": 0, "sha256": ""}])
     layer("inputs", read.assign(path=[Path(p).name for p in read["path"]]), "table")
     metadata = {
-        "title": title,
+        "title": workflow.title,
         "abstract": tr("gpkg.abstract", lang, title=title),
-        "licence": "; ".join(workflow.sources) or GHSL_NOTICE,
+        "licence": "; ".join(credits_of(workflow, lang)) or GHSL_NOTICE,
         "sources": list(workflow.sources),
         "citation": "doi:10.2785/706535; doi:10.2760/098587",
         "keywords": ["degree of urbanisation", "urbanisation"],
@@ -205,7 +205,7 @@ def draw_picture(
         None for a picture of the centres where the whole map shows them well.
     """
     from qala import figures
-    from qala.config import title_of
+    from qala.config import credits_of, title_of
     from qala.messages import LANGUAGES, tr
 
     job = _job(name, shown, cells, centres, units, tables)
@@ -223,7 +223,7 @@ def draw_picture(
                 title=f"{heading}: {place}" if place else heading,
                 path=folder / "figures" / f"{name}_{lang}.png",
                 lang=lang,
-                source="; ".join(workflow.sources),
+                source="; ".join(credits_of(workflow, lang)),
                 synthetic=workflow.synthetic,
                 **dated,
                 **extra,

@@ -22,7 +22,7 @@ import numpy as np
 from qala._report_page import PAGE
 from qala.errors import InputError, Problems, storage_error
 from qala.figures import TOTAL, epoch_rank, is_total, last_epoch, number, percent, place_names
-from qala.messages import LANGUAGES, catalog, tr
+from qala.messages import LANGUAGES, catalog, said, tr
 from qala.rules import CellRules, cell_rules
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def write_report(
         pictures=[_picture(name, files, lang) for name, files in (figures or {}).items()],
         method=[each(_method_sentence(n, rules, head)) for n in range(1, 6)],
         span=_range(sensitivity, each),
-        sources=[_source(s) for s in head.get("sources") or []],
+        sources=[_source(s, each) for s in head.get("sources") or []],
         inputs=_inputs(provenance),
         record=json.dumps(
             provenance or {}, ensure_ascii=False, indent=2, sort_keys=True, default=str
@@ -195,7 +195,7 @@ def _text(value: Any) -> str:
 def _place(head: Mapping[str, Any], lang: str) -> str:
     place = head.get("place")
     if isinstance(place, Mapping):
-        return _text(place.get(lang) or next(iter(place.values()), ""))
+        return _text(said(place, lang))
     if place:
         return _text(place)
     return _text(head.get(f"name_{lang}")) or _text(head.get("name"))
@@ -394,9 +394,12 @@ def _range(sensitivity: pd.DataFrame | None, each: Any) -> Any:
     )
 
 
-def _source(source: Any) -> dict[str, str]:
+def _source(source: Any, each: Any) -> dict[str, Any]:
     if not isinstance(source, Mapping):
         return {"title": _text(source), "licence": "", "citation": "", "url": ""}
+    if set(source) <= set(LANGUAGES):
+        title = each(lambda code: said(source, code))
+        return {"title": title, "licence": "", "citation": "", "url": ""}
     found = {key: _text(source.get(key)) for key in ("title", "licence", "citation", "url")}
     # a link must lead to a page, never run anything
     if not found["url"].startswith(("https://", "http://")):

@@ -28,7 +28,7 @@ from qala.errors import InputError, Problems, QalaError, TemporaryError, is_full
 from qala.export.arrangement import arrange
 from qala.export.project import STYLE_NAMES, embed_project, has_map
 from qala.export.styles import STYLES, named_style, names, table
-from qala.messages import LANGUAGES, tr
+from qala.messages import LANGUAGES, said, tr
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -511,12 +511,12 @@ def _embed(
     """Put projects into the file, where it has something to draw."""
     if not has_map(arrange(work)):
         return
-    told = [_words(metadata.get("licence")), _words(metadata.get("citation"))]
+    told = [_words(metadata.get("licence"), lang), _words(metadata.get("citation"), lang)]
     # a notice often names the licence already
     named = [s for s in told if not any(s != other and s in other for other in told)]
     sources = metadata.get("sources") or named
     embed_project(
-        work, name=name, lang=lang, title=_words(metadata.get("title")), sources=sources,
+        work, name=name, lang=lang, title=metadata.get("title") or "", sources=sources,
         synthetic=bool(metadata.get("synthetic")),
         titles={k: e.title for k, e in layers.items() if not isinstance(e.title, str)},
     )  # fmt: skip
@@ -574,14 +574,16 @@ def _add_metadata(
         )
 
 
-def _words(value: Any) -> str:
-    """Return text of a metadata value; lists are joined."""
+def _words(value: Any, lang: str) -> str:
+    """Return text of a metadata value; lists are joined, of several languages one is chosen."""
     if value is None:
         return ""
     if isinstance(value, str):
         return value
     if isinstance(value, list | tuple):
-        return "; ".join(_words(v) for v in value)
+        return "; ".join(_words(v, lang) for v in value)
+    if isinstance(value, Mapping) and set(value) <= set(LANGUAGES):
+        return said(value, lang)
     return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
 
 
@@ -604,18 +606,18 @@ def _iso_record(metadata: Mapping[str, Any], lang: str, stamp: str) -> str:
     ET.SubElement(put(root, "dateStamp"), f"{{{gco}}}Date").text = stamp[:10]
     identification = put(root, "identificationInfo", "MD_DataIdentification")
     citation = put(identification, "citation", "CI_Citation")
-    text(citation, "title", _words(metadata.get("title")))
-    text(citation, "otherCitationDetails", _words(metadata.get("citation")))
-    text(identification, "abstract", _words(metadata.get("abstract")))
+    text(citation, "title", _words(metadata.get("title"), lang))
+    text(citation, "otherCitationDetails", _words(metadata.get("citation"), lang))
+    text(identification, "abstract", _words(metadata.get("abstract"), lang))
     keywords = metadata.get("keywords") or []
     if keywords:
         box = put(identification, "descriptiveKeywords", "MD_Keywords")
         for word in keywords:
-            text(box, "keyword", _words(word))
+            text(box, "keyword", _words(word, lang))
     rights = put(identification, "resourceConstraints", "MD_LegalConstraints")
-    text(rights, "useLimitation", _words(metadata.get("licence")))
+    text(rights, "useLimitation", _words(metadata.get("licence"), lang))
     quality = put(root, "dataQualityInfo", "DQ_DataQuality", "lineage", "LI_Lineage")
-    text(quality, "statement", _words(metadata.get("provenance")))
+    text(quality, "statement", _words(metadata.get("provenance"), lang))
     ET.indent(root, " ")
     return ET.tostring(root, encoding="unicode")
 
@@ -628,9 +630,9 @@ def _qgis_record(name: str, layer: Layer, metadata: Mapping[str, Any], lang: str
         "language": {"en": "ENG", "ru": "RUS", "kk": "KAZ"}[lang],
         "type": "dataset",
         "title": layer.words(name, lang),
-        "abstract": layer.description or _words(metadata.get("abstract")),
-        "rights": _words(metadata.get("citation")),
-        "license": _words(metadata.get("licence")),
+        "abstract": layer.description or _words(metadata.get("abstract"), lang),
+        "rights": _words(metadata.get("citation"), lang),
+        "license": _words(metadata.get("licence"), lang),
     }
     for key, value in entries.items():
         if value:

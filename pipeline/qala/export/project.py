@@ -27,7 +27,7 @@ from xml.etree import ElementTree as ET
 
 from qala.errors import InputError
 from qala.export.arrangement import MapLayer, arrange, open_unchanged
-from qala.messages import LANGUAGES, tr
+from qala.messages import LANGUAGES, Words, said, tr
 from qala.rules import COLOURS, level_codes
 
 if TYPE_CHECKING:
@@ -116,8 +116,8 @@ def embed_project(
     path: str | Path,
     *,
     lang: str = "en",
-    title: str = "",
-    sources: Sequence[str] = (),
+    title: Words = "",
+    sources: Sequence[Words] = (),
     synthetic: bool = False,
     overview_from: int = OVERVIEW_FROM,
     name: str | None = None,
@@ -135,9 +135,9 @@ def embed_project(
     lang
         Language of titles and layout.
     title
-        Heading of the layout; the file's name where empty.
+        Heading of the layout, in one or several languages; the file's name where empty.
     sources
-        Citations and licences, printed on the layout.
+        Citations and licences, printed on the layout; each in one or several languages.
     synthetic
         Print that the data is synthetic.
     overview_from
@@ -192,8 +192,9 @@ def embed_project(
         }
         text = project_xml(
             file, named, words, crs, view,
-            lang=code, title=title or Path(file).stem, sources=sources, synthetic=synthetic,
-            stamp=stamp, overviews=overviews,
+            lang=code, title=said(title, code) or Path(file).stem,
+            sources=[said(words, code) for words in sources], synthetic=synthetic, stamp=stamp,
+            overviews=overviews,
         )  # fmt: skip
         key = PROJECT if code == lang else f"{PROJECT} {STYLE_NAMES[code]}"
         projects[key] = _zipped(text, stamp).hex()
