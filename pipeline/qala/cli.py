@@ -19,6 +19,7 @@ import typer
 
 from qala import __version__, cli_areas, cli_city, cli_indicators, cli_operate, cli_qgis
 from qala.cli_areas import Language
+from qala.cli_examples import add_examples
 from qala.errors import (
     EXIT_INPUT,
     EXIT_PARTIAL,
@@ -209,13 +210,13 @@ def _show_rates(rates: Any, summary: Any, lang: str) -> None:
 
 @app.command()
 def run(
-    workflow: Annotated[str, typer.Argument(help="A YAML file, or demo, smoke, belgium, …")],
+    workflow: Annotated[str, typer.Argument(help="A YAML file, or the name of one of ours.")],
+    out: Annotated[Path | None, typer.Option(help="Output folder; wins over the file's.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="key=value, for instance cells.ruleset=2024.")
     ] = None,
     workers: WorkersOption = None,
     cluster: ClusterOption = None,
-    out: Annotated[Path | None, typer.Option(help="Output folder.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Work even if nothing changed.")] = False,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for another run on the same folder.")
@@ -243,7 +244,12 @@ def run(
         ),
     ] = False,
 ) -> None:
-    """Run a workflow: urban shares, functional urban areas or a 3D city, with all that belongs."""
+    """Run a workflow with all that belongs. It goes on from where an earlier run ended.
+
+    Workflows: demo, smoke, belgium, kazakhstan, national (urban shares); areas,
+    areas-belgium (functional urban areas); city (a 3D twin); indicators; or a
+    file of your own.
+    """
     from qala import compute, flows, plan, sources
     from qala.config import Workflow, load_workflow, require_files
     from qala.fetch import Options, resolve_sources
@@ -367,7 +373,7 @@ def cells(
         float | None, typer.Option(rich_help_panel=_THRESHOLDS, min=0, max=1)
     ] = None,
 ) -> None:
-    """Classify grid cells by the Degree of Urbanisation (uint8, nodata 255)."""
+    """Classify cells by the Degree of Urbanisation. Gives uint8, nodata 255."""
     from qala import compute, flows
 
     given = {
@@ -430,7 +436,7 @@ def units(
     nodata: NodataOption = None,
     lang: LangOption = Language.en,
 ) -> None:
-    """Classify territorial units by the cells their people live in."""
+    """Classify units by the cells their people live in."""
     from qala import compute, flows
 
     with compute.running():
@@ -493,7 +499,7 @@ def rates(
 def check(
     files: Annotated[list[Path], typer.Argument(help="Rasters, vectors, tables, workflows, …")],
 ) -> None:
-    """Say what each file is, whether it is sound, and what to do if not."""
+    """Say what files are, whether sound, and the remedy if not."""
     from qala.inspection import inspect_file
 
     bad = 0
@@ -507,7 +513,7 @@ def check(
 
 @app.command()
 def doctor() -> None:
-    """Show versions, drivers, PROJ grids and memory, and what is missing."""
+    """Show versions, drivers, memory, and what is missing."""
     from qala.inspection import examine
 
     lines, healthy = examine()
@@ -526,6 +532,7 @@ def schema() -> None:
 
 for part in (cli_areas, cli_city, cli_indicators, cli_operate, cli_qgis):
     part.register(app)
+add_examples(app)
 
 
 def _stop(signum: int, frame: Any) -> None:

@@ -204,7 +204,7 @@ def areas(
     source: Annotated[str, typer.Option(help="Sources and licences, shown below the map.")] = "",
     lang: Annotated[Language, typer.Option(help="Language of words.")] = Language.en,
 ) -> None:
-    """Delineate functional urban areas: cities and their commuting zones."""
+    """Delineate functional urban areas from commuting."""
     from qala import compute
     from qala.areas import areas_flow
 

@@ -50,7 +50,7 @@ def city(
         bool, typer.Option("--demo", help="An invented Turkistan, no --osm needed.")
     ] = False,
 ) -> None:
-    """Make the 3D twin of a city: GeoPackage, CityJSON, 3D Tiles and a web page."""
+    """Make the 3D twin of a city. It comes as GeoPackage, CityJSON, 3D Tiles and a web page."""
     from qala.city.twin import city_flow
     from qala.errors import InputError
 
@@ -132,7 +132,7 @@ def tiles(
         float | None, typer.Option(help="Metres added to heights; default: as before.")
     ] = None,
 ) -> None:
-    """Bring the 3D Tiles of a city.gpkg up to date: what changed is found and written."""
+    """Bring the 3D Tiles of a city up to date. What changed in city.gpkg is found and written."""
     from qala.export.tiles3d import tiles_from_gpkg
 
     folder = output or source.parent / "tiles"
@@ -147,7 +147,7 @@ def serve(
         str, typer.Option(help="Address to listen on; the default lets nobody else in.")
     ] = "127.0.0.1",
 ) -> None:
-    """Show a twin in the browser, from this machine alone by default."""
+    """Show a twin in the browser. Only this machine sees it by default."""
     from qala.export import web
 
     def ready(address: Any) -> None:

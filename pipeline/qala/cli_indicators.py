@@ -17,16 +17,7 @@ from qala.indicator_definitions import (
 )
 
 _LIMITS = "Limits"
-_EPILOG = """Examples:
-
-  qala indicators --units units.gpkg --id code --population pop.tif --osm city.osm.pbf -o out.gpkg
-
-  qala indicators --units units.gpkg --id code --population 2015=A.tif --population 2020=B.tif
-  --built 2015=C.tif --built 2020=D.tif --osm X.osm.pbf --network X.osm.pbf --areas areas.gpkg
-  --city twin --points cameras=cameras.gpkg@100 --zones flood=flood.gpkg --figure map.png
-  -o out.gpkg
-
-What the inputs do not allow is listed as not computed, with what it needs."""
+_EPILOG = "What the inputs do not allow is listed as not computed, with what it needs."
 
 
 def indicators(
@@ -118,7 +109,7 @@ def indicators(
     ] = False,
     lang: Annotated[Language, typer.Option(help="Language of words.")] = Language.en,
 ) -> None:
-    """Compute indicators of SDG 11 and kin for units and functional areas."""
+    """Compute indicators of SDG 11 and kin. They are told by unit and functional area."""
     from qala import compute
     from qala.cli import _Bar
     from qala.indicator_products import indicators_flow

@@ -39,7 +39,7 @@ def qgis_setup(
     url: Annotated[str | None, typer.Option(help="Address of the project, for --zip.")] = None,
     email: Annotated[str | None, typer.Option(help="E-mail of the authors, for --zip.")] = None,
 ) -> None:
-    """Install the QGIS plugin, tell it where qala lives, and check both."""
+    """Install the QGIS plugin. It is told where qala lives, and both are checked."""
     from qala.qgis import install
 
     if zip_file is not None:
