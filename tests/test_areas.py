@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ import numpy as np
 import pandas as pd
 import pyogrio
 import pytest
+import yaml
+from builders import qala
 from typer.testing import CliRunner
 
 from qala import flows
@@ -92,9 +95,8 @@ def test_workflow_leaves_layers_tables_and_pictures(run: flows.Result) -> None:
         for s in ("csv", "parquet")
     }
     assert names >= pictures | tables | {"areas.gpkg", "provenance.json"}
-    assert {p.relative_to(run.folder).as_posix() for p in run.folder.rglob("*") if p.is_file()} == (
-        names
-    )
+    left = {p.relative_to(run.folder).as_posix() for p in run.folder.rglob("*") if p.is_file()}
+    assert {n for n in left if not n.startswith(".qala-steps/")} == names
     layers = set(pyogrio.list_layers(run.folder / "areas.gpkg")[:, 0])
     assert layers >= {
         "areas", "cores", "zones", "membership", "flows", "network", "isochrones", "rates",
@@ -144,6 +146,62 @@ def test_nothing_is_done_twice(run: flows.Result) -> None:
     assert not again.fresh
     assert again.record["verdicts"] == run.record["verdicts"]
     pd.testing.assert_frame_equal(again.tables["areas"], run.tables["areas"], check_dtype=False)
+
+
+def test_only_what_a_change_reaches_is_made_again(tmp_path: Path) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(SAMPLE, data)
+    page = tmp_path / "w.yaml"
+    text = yaml.safe_load(resource("workflows", "areas.yaml").read_text(encoding="utf-8"))
+    text |= {"data": str(data), "outputs": {"figures": False}}
+    page.write_text(yaml.safe_dump(text))
+
+    given: list[str] = []
+
+    def made(*settings: str) -> set[str]:
+        given.extend(settings)
+        result = flows.run(load_workflow(page, settings=given), out=out)
+        done = {s["step"] for s in result.record["steps"] if not s.get("reused")}
+        return done - {"open inputs"} if result.fresh else set()
+
+    everything = made()
+    times = {"read network", "travel times", "isochrones"}
+    told = {"rates", "write tables", "write GeoPackage"}
+    drawn = {"delineate areas", "sensitivity", *told}
+    assert everything >= {"read units", "divide units", "find cities", *times, "commuters", *drawn}
+    # the threshold is of the rules alone, and the dry run says so
+    planned = qala("run", page, "--out", out, "--dry-run", "--set", "areas.threshold=0.2")
+    assert "travel times: as before" in planned.out
+    assert "delineate areas: areas.threshold changed" in planned.out
+    assert "sensitivity: hangs on the result of 'delineate areas'" in planned.out
+    assert made("areas.threshold=0.2") == drawn
+    assert made("areas.beta=0.05") == {"commuters", *drawn}
+    assert made() == set()
+    # names of cities stand in the reasons; another share may leave the cities what they were
+    assert made("outputs.language=ru", "areas.city_share=0.51") == {"find cities", *drawn}
+    # official figures are told beside the areas
+    table = (data / "official.csv").read_text()
+    (data / "official.csv").write_text(table.replace("220133", "220134"))
+    assert made() == told
+    # a network under another name is read and timed anew; times that stay spare what follows them
+    shutil.copy(data / "roads_SYNTHETIC.osm.pbf", tmp_path / "roads.osm.pbf")
+    found = made(f"inputs.network={tmp_path / 'roads.osm.pbf'}")
+    assert found == {*times, "delineate areas", "write GeoPackage"}
+    # a step that was tampered with is made again
+    (out / ".qala-steps" / "travel-times" / "times.npz").write_bytes(b"cut")
+    (out / "tables" / "rates.csv").unlink()
+    assert made() == {"travel times"}
+
+
+def test_areas_do_not_hang_on_where_steps_run(run: flows.Result, tmp_path: Path) -> None:
+    from qala.compute import running
+
+    with running(2, processes=True):
+        found = flows.run(load_workflow("areas"), out=tmp_path)
+    names = [p.relative_to(run.folder) for p in run.files if p.suffix in {".csv", ".tif", ".png"}]
+    assert len(names) == 13
+    for name in names:
+        assert (found.folder / name).read_bytes() == (run.folder / name).read_bytes(), name
 
 
 def test_command_prints_areas_and_verdict(run: flows.Result) -> None:

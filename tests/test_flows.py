@@ -1,4 +1,4 @@
-"""The main job as a command: killed at any moment, run twice at once, run again."""
+"""Jobs as a command: killed at any moment, run twice at once, run again."""
 
 from __future__ import annotations
 
@@ -27,18 +27,17 @@ from qala.resources import resource
 SOURCE = Path(package.__file__).resolve().parents[1]
 #: pictures take most of the time and none of the risk
 FAST = ["--set", "outputs.figures=false", "--workers", "1"]
-VARIANTS = {"a": [], "b": ["--set", "cells.ruleset=2024", "--set", "units.rules=2021"]}
+VARIANTS = {
+    "smoke": {"a": [], "b": ["--set", "cells.ruleset=2024", "--set", "units.rules=2021"]},
+    "areas": {"a": [], "b": ["--set", "areas.threshold=0.2", "--set", "areas.beta=0.05"]},
+}
 
 
-def command(out: Path, variant: str, *more: str) -> list[str]:
-    return [sys.executable, "-m", "qala.cli", "run", "smoke", "--out", str(out), *FAST,
-            *VARIANTS[variant], *more]  # fmt: skip
-
-
-def start(out: Path, variant: str, *more: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+def start(out: Path, variant: str, *more: str, workflow: str = "smoke") -> subprocess.Popen[str]:
+    call = [sys.executable, "-m", "qala.cli", "run", workflow, "--out", str(out), *FAST,
+            *VARIANTS[workflow][variant], *more]  # fmt: skip
     return subprocess.Popen(
-        command(out, variant, *more), env=environment, text=True,
+        call, env={**os.environ, "PYTHONPATH": str(SOURCE)}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
@@ -56,6 +55,7 @@ def tables(folder: Path) -> dict[str, str]:
 class Finished:
     """Whole runs of both variants: their folders, their tables, the seconds they took."""
 
+    workflow: str
     folders: dict[str, Path]
     tables: dict[str, dict[str, str]]
     seconds: float
@@ -63,11 +63,15 @@ class Finished:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    return finish("smoke", tmp_path_factory)
+
+
+def finish(workflow: str, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     folders, seconds = {}, 0.0
-    for name in VARIANTS:
+    for name in VARIANTS[workflow]:
         folders[name] = tmp_path_factory.mktemp("whole") / name
         begin = time.monotonic()
-        run = start(folders[name], name)
+        run = start(folders[name], name, workflow=workflow)
         out, err = run.communicate(timeout=900)
         assert run.returncode == 0, err
         assert "SYNTHETIC" in out
@@ -75,7 +79,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
         seconds = time.monotonic() - begin
     found = {name: tables(folder) for name, folder in folders.items()}
     assert found["a"] != found["b"]
-    return Finished(folders, found, seconds)
+    return Finished(workflow, folders, found, seconds)
 
 
 def kill_again_and_again(finished: Finished, out: Path, times: int) -> int:
@@ -85,7 +89,7 @@ def kill_again_and_again(finished: Finished, out: Path, times: int) -> int:
     held, killed = "a", 0
     for _ in range(times):
         wanted = "b" if held == "a" else "a"
-        run = start(out, wanted)
+        run = start(out, wanted, workflow=finished.workflow)
         try:
             run.wait(dice.uniform(0, 1.15 * finished.seconds))
         except subprocess.TimeoutExpired:
@@ -100,7 +104,7 @@ def kill_again_and_again(finished: Finished, out: Path, times: int) -> int:
         if run.returncode == 0:
             assert held == wanted
     wanted = "b" if held == "a" else "a"
-    run = start(out, wanted)
+    run = start(out, wanted, workflow=finished.workflow)
     _, err = run.communicate(timeout=900)
     assert run.returncode == 0, err
     assert tables(out) == finished.tables[wanted]
@@ -111,6 +115,12 @@ def kill_again_and_again(finished: Finished, out: Path, times: int) -> int:
 
 def test_killed_at_random_moments(finished: Finished, tmp_path: Path) -> None:
     assert kill_again_and_again(finished, tmp_path / "out", 12) >= 6
+
+
+def test_areas_killed_at_random_moments(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    assert kill_again_and_again(finish("areas", tmp_path_factory), tmp_path / "out", 5) >= 2
 
 
 @pytest.mark.slow

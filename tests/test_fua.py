@@ -649,11 +649,12 @@ def test_network_is_used_from_file_to_areas(belgium, given_cores, tmp_path: Path
     from scipy.spatial import Delaunay
 
     from qala.areas import areas_flow, unit_seconds
-    from qala.fua import weighted_centres
+    from qala.fua import people_of_units
     from qala.network import read_network
 
     folder, units = belgium["folder"], belgium["units"]
-    centres = weighted_centres(units, belgium["population"], id="unit")
+    _, centres = people_of_units(units, belgium["population"], "unit")
+    assert centres is not None
     x, y = centres.x.to_numpy(), centres.y.to_numpy()
     at = centres.to_crs("EPSG:4326")
     core = np.flatnonzero(

@@ -1,10 +1,10 @@
-"""Functional urban areas as outputs: units of settlements, map, layers, and the recipe."""
+"""Functional urban areas from opened inputs and from files, by any of the methods."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -34,17 +34,17 @@ from qala.fua import (
     THRESHOLD,
     Areas,
     Cities,
+    Commuters,
     cities_of,
+    commuters_of,
     functional_areas,
     people_of_units,
-    weighted_centres,
 )
 from qala.fua_reports import (
     area_rates,
     area_sensitivity,
     compare_areas,
     official_at,
-    told_in,
 )
 from qala.messages import tr
 from qala.vector import some
@@ -55,10 +55,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from scipy.sparse import csr_matrix
 
-    from qala.config import AreasWorkflow
     from qala.network import Network
-    from qala.provenance import Recorder
-    from qala.sources import Inputs
 
 log = logging.getLogger("qala")
 
@@ -207,7 +204,36 @@ def unit_seconds(
     )
 
 
-# --- the recipe -----------------------------------------------------------------------
+def cell_seconds(
+    network: Network, population: xr.DataArray, labels: xr.DataArray | None
+) -> dict[str, xr.DataArray]:
+    """Return travel times of populated cells to their nearest urban centre, and its number.
+
+    Parameters
+    ----------
+    network
+        Roads.
+    population, labels
+        dims (y, x), one grid.
+
+    Returns
+    -------
+    dict
+        ``seconds`` and ``nearest``, dims (y, x), NaN where there is no way.
+    """
+    from qala.travel import travel_times
+
+    near = travel_times(network, population, cast("xr.DataArray", labels)).nearest
+    at = near["origin"].to_numpy(dtype=np.int64)
+    found = {}
+    for name, column in (("seconds", "seconds"), ("nearest", "centre")):
+        values = np.full(population.shape, np.nan)
+        values.ravel()[at] = near[column].to_numpy(dtype=np.float64, na_value=np.nan)
+        found[name] = cast("xr.DataArray", labels).copy(data=values)
+    return found
+
+
+# --- from inputs to areas -----------------------------------------------------------------------
 
 #: bands of the layer of isochrones, minutes
 BANDS = (15, 30, 45, 60, 90)
@@ -335,96 +361,288 @@ def delineate(
     )
     labels = None
     if cores is None:
-        from qala.settlement import label_centres
-
-        labels = label_centres(population, built, land, ruleset=ruleset, **thresholds).compute()
-        if not int(labels.max()) > 0:
-            raise InputError(
-                f"the grid has no urban centre by the rules {ruleset}, and so no city",
-                "cells of a centre's density that touch and hold 50,000 people or more",
-                "check that the population is people per cell, or give the cities with --cores",
-            )
-    points = weighted_centres(units, population, id=id)
-    given: Cities | pd.Series
-    if cores is not None:
-        given = city_table = read_cores(cores)
-    else:
-        labels = cast("xr.DataArray", labels)
-        given = cities_of(units, population, labels, id=id, city_share=city_share)
-        if not len(given.cores):
-            raise InputError(
-                f"no unit is part of a city: none has {city_share:.0%} of its people in an urban "
-                "centre", "units small enough to follow the urban centres",
-                "use finer units (settlements, communes), or lower city_share",
-            )  # fmt: skip
-        city_table = given.cores
-    names = _city_names(units, id, population, city_table, lang)
-    calibration, outlines = None, None
+        labels = find_centres(population, built, land, ruleset=ruleset, **thresholds)
+    people, points = people_of_units(units, population, id)
+    cities = find_cities(units, id, population, labels, cores=cores, city_share=city_share)
+    names = city_names(units, id, people, core_units(cities), lang)
+    seconds = cell_times = commuters = calibration = None
     if cellwise:
-        result, outlines = _cellwise(
-            units, id, population, cast("xr.DataArray", labels), city_table, network, names, lang
-        )
-    else:
-        seconds = None if network is None or flows is not None else unit_seconds(network, points)
-        if isochrone is not None:
-            from qala.fua_estimates import isochrone_areas
-
-            result = isochrone_areas(
-                units, id=id, cores=city_table, population=population, seconds=seconds,
-                minutes_limit=isochrone, min_city=min_city, names=names, lang=lang,
-            )  # fmt: skip
-        else:
-            extra: dict[str, Any] = {}
-            if flows is not None:
-                extra = {"flows": flows, "employed": employed, "unknown": unknown}
-            else:
-                extra = {"seconds": seconds, "distance": seconds is None, "beta": beta}
-                if calibrate_on is not None:
-                    calibration, found = _calibrated(
-                        units, id, calibrate_on, employed, seconds, points, unknown
-                    )
-                    extra |= found
-            result = functional_areas(
-                units, id=id, cores=given, population=population, points=points,
-                threshold=threshold, merge_threshold=threshold, merge=merge,
-                city_share=city_share, names=names, lang=lang, **extra,
-            )  # fmt: skip
-            if sensitivity:
-                result = area_sensitivity(result)
-            if calibration is not None:
-                _log_agreement(result, units, id, calibrate_on, employed, unknown)
-    if official is not None and reporting is None:
-        reporting = id
-    rates = area_rates(
-        result.membership,
-        reporting=None
-        if reporting is None
-        else dict(zip(as_ids(units[id]), as_ids(units[reporting]), strict=True)),
-        official=official,
-    )
+        cell_times = None if network is None else cell_seconds(network, population, labels)
+    elif network is not None and flows is None:
+        seconds = unit_seconds(network, cast("gpd.GeoSeries", points))
+    if not cellwise and isochrone is None:
+        commuters, calibration = find_commuters(
+            units, id, people, cast("gpd.GeoSeries", points), population, flows=flows,
+            employed=employed, seconds=seconds, beta=beta, calibrate_on=calibrate_on,
+            unknown=unknown,
+        )  # fmt: skip
+    result, outlines = draw_areas(
+        units, id, population, people, cities, names, labels=labels, commuters=commuters,
+        seconds=seconds, cell_times=cell_times, isochrone=isochrone, min_city=min_city,
+        threshold=threshold, merge=merge, city_share=city_share, lang=lang,
+    )  # fmt: skip
+    if calibrate_on is not None:
+        result = with_agreement(result, units, id, calibrate_on, employed, unknown)
+    if sensitivity and result.flows is not None:
+        result = area_sensitivity(result)
+    rates = rates_of(result, units, id, reporting=reporting, official=official)
     bands = roads = None
     notices: tuple[str, ...] = ()
     if network is not None:
-        bands = city_isochrones(network, result, labels, population)
+        goals = city_goals(
+            units, id, population, people, core_units(cities), labels,
+            min_city=0.0 if isochrone is None else min_city,
+        )  # fmt: skip
+        bands = city_isochrones(network, goals)
         roads, lowest = main_roads(network)
         notices = (str(network.metadata.get("notice", "")),)
-        cast("dict[str, Any]", result.counts).update(
-            network_segments=int(network.metres.size), network_segments_in_layer=len(roads),
-            network_lowest_class_in_layer=lowest,
+        result = replace(
+            result, counts={**result.counts, **told_of(network, len(roads), lowest)}
         )  # fmt: skip
     return Delineated(
-        result, units, id, points, rates, labels, calibration, bands, roads, outlines,
-        tuple(n for n in notices if n),
+        result, units, id, cast("gpd.GeoSeries", points), rates, labels, calibration, bands, roads,
+        outlines, tuple(n for n in notices if n),
     )  # fmt: skip
 
 
-def city_isochrones(
-    network: Network,
-    areas: Areas,
-    labels: xr.DataArray | None,
+def find_centres(
     population: xr.DataArray,
+    built: xr.DataArray | None = None,
+    land: xr.DataArray | None = None,
     *,
-    bands: Sequence[float] = BANDS,
+    ruleset: str = "R2023A",
+    **thresholds: Any,
+) -> xr.DataArray:
+    """Number the urban centres of a grid; parameters as for :func:`delineate`.
+
+    Raises
+    ------
+    InputError
+        When there is none.
+    """
+    from qala.settlement import label_centres
+
+    labels = label_centres(population, built, land, ruleset=ruleset, **thresholds).compute()
+    if not int(labels.max()) > 0:
+        raise InputError(
+            f"the grid has no urban centre by the rules {ruleset}, and so no city",
+            "cells of a centre's density that touch and hold 50,000 people or more",
+            "check that the population is people per cell, or give the cities with --cores",
+        )
+    return labels
+
+
+def find_cities(
+    units: gpd.GeoDataFrame,
+    id: str,
+    population: xr.DataArray | None,
+    labels: xr.DataArray | None,
+    *,
+    cores: str | Path | None = None,
+    city_share: float = CITY_SHARE,
+) -> Cities | pd.Series:
+    """Return the cities of urban centres, or given ones; parameters as for :func:`delineate`.
+
+    Raises
+    ------
+    InputError
+        When no unit is part of a city.
+    """
+    if cores is not None:
+        return read_cores(cores)
+    grid, centres = cast("xr.DataArray", population), cast("xr.DataArray", labels)
+    found = cities_of(units, grid, centres, id=id, city_share=city_share)
+    if not len(found.cores):
+        raise InputError(
+            f"no unit is part of a city: none has {city_share:.0%} of its people in an urban "
+            "centre", "units small enough to follow the urban centres",
+            "use finer units (settlements, communes), or lower city_share",
+        )  # fmt: skip
+    return found
+
+
+def core_units(cities: Cities | pd.Series) -> pd.Series:
+    """Return the city of each core unit."""
+    return cities.cores if isinstance(cities, Cities) else cities
+
+
+def find_commuters(
+    units: gpd.GeoDataFrame,
+    id: str,
+    people: Any,
+    points: gpd.GeoSeries,
+    population: xr.DataArray | None,
+    *,
+    flows: str | Path | None = None,
+    employed: str | Path | None = None,
+    seconds: csr_matrix | None = None,
+    beta: float | None = None,
+    calibrate_on: str | Path | None = None,
+    unknown: str = "error",
+) -> tuple[Commuters, Calibration | None]:
+    """Return given flows, or an estimate and where its decay was fitted.
+
+    Parameters
+    ----------
+    people, points
+        Of each unit, from :func:`qala.fua.people_of_units`.
+    population
+        dims (y, x); people of cells, for an estimate.
+    seconds
+        Between units, from :func:`unit_seconds`; straight lines without them.
+    units, id, flows, employed, beta, calibrate_on, unknown
+        As for :func:`delineate`.
+    """
+    calibration = None
+    extra: dict[str, Any] = {"beta": beta}
+    if flows is not None:
+        extra = {"flows": flows, "employed": employed, "unknown": unknown}
+    elif calibrate_on is not None:
+        calibration, found = _calibrated(
+            units, id, calibrate_on, employed, seconds, points, unknown
+        )
+        extra |= found
+    commuters = commuters_of(
+        units, people, id=id, population=population, seconds=seconds, points=points, **extra
+    )
+    return commuters, calibration
+
+
+def draw_areas(
+    units: gpd.GeoDataFrame,
+    id: str,
+    population: xr.DataArray | None,
+    people: Any,
+    cities: Cities | pd.Series,
+    names: Mapping[str, str] | None,
+    *,
+    labels: xr.DataArray | None = None,
+    commuters: Commuters | None = None,
+    seconds: csr_matrix | None = None,
+    cell_times: Mapping[str, xr.DataArray] | None = None,
+    isochrone: float | None = None,
+    min_city: float = 100_000.0,
+    threshold: float = THRESHOLD,
+    merge: bool | None = None,
+    city_share: float = CITY_SHARE,
+    lang: str = "en",
+) -> tuple[Areas, gpd.GeoDataFrame | None]:
+    """Return the areas of commuters, of an isochrone, or, with neither, of cells.
+
+    Parameters
+    ----------
+    people
+        Of each unit.
+    cities, names
+        From :func:`find_cities` and :func:`city_names`.
+    population
+        dims (y, x); people of cells, for all but commuters.
+    labels, cell_times
+        Urban centres, and :func:`cell_seconds` of a network: for cells.
+    commuters
+        From :func:`find_commuters`.
+    seconds
+        Between units: for an isochrone.
+    units, id, isochrone, min_city, threshold, merge, city_share, lang
+        As for :func:`delineate`.
+
+    Returns
+    -------
+    tuple
+        Areas, and the outlines of a cell-wise estimate.
+    """
+    if commuters is not None:
+        found = functional_areas(
+            units, id=id, flows=commuters, cores=cities, population=people, threshold=threshold,
+            merge_threshold=threshold, merge=merge, city_share=city_share, names=names, lang=lang,
+        )  # fmt: skip
+        return found, None
+    from qala.fua_estimates import CELL_MODEL, cellwise_units, isochrone_areas
+
+    grid = cast("xr.DataArray", population)
+    if isochrone is not None:
+        found = isochrone_areas(
+            units, id=id, cores=core_units(cities), population=grid, seconds=seconds,
+            minutes_limit=isochrone, min_city=min_city, names=names, lang=lang,
+        )  # fmt: skip
+        return found, None
+    if cell_times is not None:
+        log.warning(
+            "the cell-wise model was fitted on straight lines (%s), not on network times",
+            CELL_MODEL.source,
+        )
+    cells = cellwise_units(
+        units, id=id, population=grid, labels=cast("xr.DataArray", labels),
+        cores=core_units(cities), names=names, lang=lang, **cast("Any", cell_times or {}),
+    )  # fmt: skip
+    return cells.areas, cells.outlines
+
+
+def rates_of(
+    areas: Areas,
+    units: gpd.GeoDataFrame,
+    id: str,
+    *,
+    reporting: str | None = None,
+    official: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """Return :func:`qala.fua_reports.area_rates`; parameters as for :func:`delineate`."""
+    if official is not None and reporting is None:
+        reporting = id
+    told_by = None
+    if reporting is not None:
+        told_by = dict(zip(as_ids(units[id]), as_ids(units[reporting]), strict=True))
+    return area_rates(areas.membership, reporting=told_by, official=official)
+
+
+def told_of(network: Network, in_layer: int, lowest: str) -> dict[str, Any]:
+    """Return what is counted of a network and its layer of main roads."""
+    return {
+        "network_segments": int(network.metres.size),
+        "network_segments_in_layer": in_layer,
+        "network_lowest_class_in_layer": lowest,
+    }
+
+
+def city_goals(
+    units: gpd.GeoDataFrame,
+    id: str,
+    population: xr.DataArray,
+    people: Any,
+    cores: pd.Series,
+    labels: xr.DataArray | None,
+    *,
+    min_city: float = 0.0,
+) -> gpd.GeoDataFrame:
+    """Return the polygons that a way to a city ends at: its urban centre, or its core units.
+
+    Parameters
+    ----------
+    units, id, population
+        As for :func:`delineate`.
+    people
+        Of each unit.
+    cores
+        City of each core unit.
+    labels
+        dims (y, x); urban centres. Without them the way ends at the edge of the cores, which
+        may be far outside a city whose units are large.
+    min_city
+        Least people of a city of core units.
+    """
+    from qala.settlement import urban_centres
+
+    if labels is not None:
+        centres = urban_centres(labels, population)
+        return centres[centres["centre"].astype(str).isin(set(cores))]
+    city = cores.reindex(as_ids(units[id])).to_numpy(dtype=object)
+    inside = units.assign(city=city, people=people)[["city", "people", units.geometry.name]]
+    goals = inside[inside["city"].notna()].dissolve("city", aggfunc="sum", as_index=False)
+    return goals[goals["people"] >= min_city]
+
+
+def city_isochrones(
+    network: Network, goals: gpd.GeoDataFrame, *, bands: Sequence[float] = BANDS
 ) -> gpd.GeoDataFrame:
     """Return bands of travel time to the nearest city.
 
@@ -432,13 +650,8 @@ def city_isochrones(
     ----------
     network
         Roads.
-    areas
-        Areas with their cities.
-    labels
-        dims (y, x); urban centres: the way ends at their edge. Without them, at that of the
-        cores, which may be far outside a city whose units are large.
-    population
-        dims (y, x); people per cell on the same grid.
+    goals
+        From :func:`city_goals`.
     bands
         Minutes.
 
@@ -447,14 +660,8 @@ def city_isochrones(
     geopandas.GeoDataFrame
         ``minutes`` (int), ``area_km2``, geometry; longest first; CRS of the network.
     """
-    from qala.settlement import urban_centres
     from qala.travel import isochrones
 
-    if labels is None:
-        goals = areas.cores[["area", "geometry"]]
-    else:
-        centres = urban_centres(labels, population)
-        goals = centres[centres["centre"].astype(str).isin(areas.cities["city"])]
     found = isochrones(
         network, goals, [float(b) for b in bands], direction="to", merge=True,
         max_walk_metres=BAND_WALK,
@@ -610,198 +817,6 @@ def _official(
     return official_at(table, named)
 
 
-def areas_recipe(
-    workflow: AreasWorkflow, stage: Path, recorder: Recorder
-) -> tuple[list[Path], dict[str, pd.DataFrame], dict[str, Any]]:
-    """Make the files of a workflow ``functional_areas`` in a staging folder.
-
-    Parameters
-    ----------
-    workflow
-        From :func:`qala.config.load_workflow`.
-    stage
-        Folder to write to.
-    recorder
-        Takes the steps down.
-
-    Returns
-    -------
-    tuple
-        Files, tables by name, and what else the record tells.
-    """
-    import pandas as pd
-
-    from qala import sources
-    from qala.config import credits_of, title_of
-    from qala.export.geopackage import write_geopackage
-    from qala.raster import RasterFile, write_rasters
-    from qala.report import write_tables
-
-    given, step, lang = workflow.inputs, workflow.areas, workflow.outputs.language
-    with recorder.step("open inputs") as notes:
-        data = sources.open_inputs(workflow)
-        epoch, official = _epoch_of(step.epoch, list(data.population), data.official)
-        units, id, reporting = _units_of(workflow, data, epoch)
-        population = data.population[epoch].compute()
-        network = None if given.network is None else open_network(given.network)
-        notes |= {
-            "epoch": str(epoch),
-            "units": len(units),
-            "people": float(population.sum(dtype="float64")),
-            "network": None if network is None else dict(network.metadata["summary"]),
-        }
-    with recorder.step("delineate areas") as notes:
-        method = step.method
-        found = delineate(
-            units, id, population, built=data.built[epoch], land=data.land[epoch], network=network,
-            flows=given.flows, employed=given.employed, distance=method == "distance",
-            isochrone=step.minutes if method == "isochrone" else None,
-            cellwise=method == "cellwise", min_city=step.min_city, threshold=step.threshold,
-            beta=step.beta, calibrate_on=given.calibrate, cores=given.cores, merge=step.merge,
-            city_share=step.city_share, unknown=step.unknown, official=official,
-            reporting=reporting, sensitivity=workflow.outputs.sensitivity,
-            ruleset=workflow.cells.ruleset, lang=lang, **workflow.cells.thresholds,
-        )  # fmt: skip
-        result = found.areas
-        notes |= {"settings": dict(result.settings), "counts": dict(result.counts)}
-    tables = {
-        "areas": pd.DataFrame(result.areas.drop(columns="geometry")),
-        "membership": _named_membership(found),
-        "rates": found.rates,
-        "cities": result.cities,
-    }
-    verdicts: list[str] = []
-    if result.sensitivity is not None:
-        tables |= {
-            "sensitivity": result.sensitivity.variants,
-            "joined": result.sensitivity.joined,
-        }
-        verdicts = result.sensitivity.joined["verdict"].tolist()
-    with recorder.step("write tables"):
-        files = write_tables(stage / "tables", tables)
-    told = "; ".join(credits_of(workflow, lang))
-    credit = "; ".join([told, *(n for n in found.notices if n not in told)])
-    with recorder.step("write GeoPackage"):
-        metadata = {
-            "title": title_of(workflow, lang) or tr(f"areas.legend_{kind_of(result)}", lang),
-            "licence": credit,
-            "citation": "doi:10.1787/d58cb34d-en",
-            "provenance": {"parameters": recorder.parameters, "inputs": recorder.inputs},
-            "synthetic": workflow.synthetic,
-        }
-        layers = layers_of_delineated(found, minimum_flow=step.minimum_flow)
-        files.append(write_geopackage(stage / "areas.gpkg", layers, metadata=metadata, lang=lang))
-        if found.labels is not None:
-            tags = {"SYNTHETIC": "yes"} if workflow.synthetic else {}
-            path = stage / "rasters" / "urban_centres.tif"
-            files += write_rasters([RasterFile(found.labels, path, tags=tags)])
-    if workflow.outputs.figures:
-        with recorder.step("draw maps and charts"):
-            files += _draw(workflow, stage, found, credit, epoch)
-    more = {
-        "title": workflow.title,
-        "synthetic": workflow.synthetic,
-        "method": str(result.settings["method"]),
-        "verdicts": verdicts,
-    }
-    return files, tables, more
-
-
-def _epoch_of(
-    wanted: int | None, epochs: list[Any], official: pd.DataFrame | None
-) -> tuple[Any, pd.DataFrame | None]:
-    """Return the epoch of the people, and the official figures of it."""
-    from qala.rates import check_official
-
-    table = official
-    if table is not None and "official_share" not in table.columns:
-        table = check_official(table, "unit")
-    if wanted is not None and wanted not in epochs:
-        raise InputError(f"areas.epoch is {wanted}", f"an epoch of the population: {some(epochs)}")
-    epoch = epochs[-1] if wanted is None else wanted
-    if table is not None and wanted is None:
-        known = set(table.loc[table["official_share"].notna(), "epoch"].astype(str))
-        epoch = next((e for e in reversed(epochs) if str(e) in known), epoch)
-    return epoch, None if table is None else official_at(table, epoch)
-
-
-def _units_of(
-    workflow: AreasWorkflow, data: Inputs, epoch: Any
-) -> tuple[gpd.GeoDataFrame, str, str | None]:
-    """Return the units, their id column and the column that rates are told by."""
-    from qala.sources import places_at
-
-    given, divide = workflow.inputs, workflow.inputs.divide
-    id = "unit" if given.units is None else given.units.id
-    units = cast("gpd.GeoDataFrame", data.units)
-    if divide is None:
-        return units, id, workflow.areas.reporting
-    places = cast("gpd.GeoDataFrame", places_at(data.places, epoch))
-    problems = Problems("inputs.places")
-    for column in (divide.id, divide.unit, divide.population):
-        if column not in places.columns:
-            problems.add(f"no column {column!r}", some(places.columns), "see inputs.divide")
-    problems.raise_if_any()
-    if divide.unit != id:
-        places = places.drop(columns=id, errors="ignore").rename(columns={divide.unit: id})
-    parts = settlement_units(places, units, id=divide.id, district=id, population=divide.population)
-    return parts, divide.id, workflow.areas.reporting or id
-
-
-def _named_membership(found: Delineated) -> pd.DataFrame:
-    """Return the membership with the units' names and that of their area."""
-    table = found.areas.membership.copy()
-    names = [c for c in found.units.columns if str(c).startswith("name") and c not in table.columns]
-    label = dict(zip(found.areas.areas["area"], found.areas.areas["name"], strict=True))
-    after = list(table.columns).index("reason") + 1
-    table.insert(after, "area_name", table["area"].map(label))
-    for position, column in enumerate(names):
-        table.insert(after + position, column, found.units[column].to_numpy())
-    return table
-
-
-def _draw(
-    workflow: AreasWorkflow, stage: Path, found: Delineated, credit: str, epoch: Any
-) -> list[Path]:
-    """Draw the map and the picture of sensitivity in every language."""
-    from qala.config import title_of
-    from qala.messages import LANGUAGES
-
-    made = []
-    for lang in LANGUAGES:
-        result = in_language(found, lang)
-        place, heading = title_of(workflow, lang), tr(f"areas.legend_{kind_of(result)}", lang)
-        made.append(
-            map_areas(
-                result, found.units, title=f"{heading}: {place}" if place else heading,
-                path=stage / "figures" / f"map_areas_{lang}.png", lang=lang, source=credit,
-                subtitle=subtitle_of(result, lang), synthetic=workflow.synthetic,
-                roads=found.roads,
-            )
-        )  # fmt: skip
-        if result.sensitivity is not None:
-            heading = tr("areas.sensitivity_title", lang)
-            made.append(
-                chart_area_sensitivity(
-                    result, path=stage / "figures" / f"chart_sensitivity_{lang}.png", lang=lang,
-                    source=credit, title=f"{heading}: {place}" if place else heading,
-                    synthetic=workflow.synthetic,
-                )
-            )  # fmt: skip
-    return made
-
-
-def in_language(found: Delineated, lang: str) -> Areas:
-    """Return the areas with names and verdicts in another language; reasons stay."""
-    areas = found.areas
-    if lang == areas.settings["lang"]:
-        return areas
-    cities = areas.membership.loc[areas.membership["city"].notna()].set_index("unit")["city"]
-    people = found.areas.membership["population"].to_numpy(dtype=np.float64)
-    names = _city_names(found.units, found.id, people, cities, lang) or {}
-    return told_in(areas, names, lang)
-
-
 def check_options(
     flows: Any, network: Any, distance: bool, isochrone: float | None, beta: Any,
     calibrate_on: Any, employed: Any, cellwise: bool = False, cores: Any = None,
@@ -853,33 +868,6 @@ def _read_units(
     return read_units(units, id=id, layer=layer, crs=crs, repair=repair)
 
 
-def _cellwise(
-    units: gpd.GeoDataFrame, id: str, people: xr.DataArray, labels: xr.DataArray, cores: Any,
-    network: Network | None, names: dict[str, str] | None, lang: str,
-) -> tuple[Areas, gpd.GeoDataFrame]:  # fmt: skip
-    """Estimate cell by cell, on the network's times where one is given."""
-    from qala.fua_estimates import CELL_MODEL, cellwise_units
-
-    times: dict[str, Any] = {}
-    if network is not None:
-        from qala.travel import travel_times
-
-        near = travel_times(network, people, labels).nearest
-        at = near["origin"].to_numpy(dtype=np.int64)
-        for name, column in (("seconds", "seconds"), ("nearest", "centre")):
-            values = np.full(people.shape, np.nan)
-            values.ravel()[at] = near[column].to_numpy(dtype=np.float64, na_value=np.nan)
-            times[name] = labels.copy(data=values)
-        log.warning(
-            "the cell-wise model was fitted on straight lines (%s), not on network times",
-            CELL_MODEL.source,
-        )
-    found = cellwise_units(
-        units, id=id, population=people, labels=labels, cores=cores, names=names, lang=lang, **times
-    )
-    return found.areas, found.outlines
-
-
 def _calibrated(
     units: gpd.GeoDataFrame, id: str, table: Any, employed: Any, seconds: Any,
     points: gpd.GeoSeries, unknown: str,
@@ -901,9 +889,9 @@ def _calibrated(
     return fit, {"decay": fit.decay, "jobs": jobs}
 
 
-def _log_agreement(
+def with_agreement(
     result: Areas, units: gpd.GeoDataFrame, id: str, table: Any, employed: Any, unknown: str
-) -> None:
+) -> Areas:
     """Hold the estimated areas against those of the flows they were calibrated on."""
     given = flows_on_units(
         table, as_ids(units[id]), employed=employed, unknown=cast("Any", unknown)
@@ -923,14 +911,15 @@ def _log_agreement(
         "commuting zones %.3f by units, %.3f by people",
         found.in_or_out, found.units, found.jaccard, found.jaccard_people,
     )  # fmt: skip
-    cast("dict[str, Any]", result.counts).update(
-        calibration_in_or_out=found.in_or_out,
-        calibration_jaccard=found.jaccard,
-        calibration_jaccard_people=found.jaccard_people,
-    )
+    told = {
+        "calibration_in_or_out": found.in_or_out,
+        "calibration_jaccard": found.jaccard,
+        "calibration_jaccard_people": found.jaccard_people,
+    }
+    return replace(result, counts={**result.counts, **told})
 
 
-def _city_names(
+def city_names(
     units: gpd.GeoDataFrame, id: str, people: Any, cores: pd.Series, lang: str
 ) -> dict[str, str] | None:
     """Return the name of each city's most populous unit, where the units have names."""
@@ -949,16 +938,3 @@ def _city_names(
     table = table.loc[list(cores.index)].assign(city=cores.to_numpy())
     best = table.sort_values("people", ascending=False).drop_duplicates("city")
     return dict(zip(best["city"], best["name"], strict=True))
-
-
-__all__ = [
-    "Delineated",
-    "areas_flow",
-    "areas_recipe",
-    "check_options",
-    "city_isochrones",
-    "delineate",
-    "open_network",
-    "settlement_units",
-    "unit_seconds",
-]

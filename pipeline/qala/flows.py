@@ -370,7 +370,7 @@ def run(
         As for :func:`urbanisation`.
     """
     if workflow.workflow == "functional_areas":
-        return functional_areas(workflow, out=out, force=force, wait=wait)
+        return functional_areas(workflow, out=out, force=force, wait=wait, progress=progress)
     if workflow.workflow == "city":
         return city_twin(workflow, out=out, force=force, wait=wait)
     if workflow.workflow == "indicators":
@@ -439,6 +439,7 @@ def functional_areas(
     out: str | Path | None = None,
     force: bool = False,
     wait: bool = False,
+    progress: Progress | None = None,
 ) -> Result:
     """Run the job of functional urban areas: layers, tables, maps.
 
@@ -448,6 +449,8 @@ def functional_areas(
         From :func:`qala.config.load_workflow`.
     out, force, wait
         As for :func:`urbanisation`.
+    progress
+        Called with steps done and in all with worker processes.
 
     Returns
     -------
@@ -462,11 +465,11 @@ def functional_areas(
     TemporaryError
         When another run holds the folder.
     """
-    from qala.areas import areas_recipe
+    from qala.area_steps import areas_recipe
 
     return _resumable(
-        workflow, lambda stage, recorder, steps: areas_recipe(workflow, stage, recorder),
-        out=out, force=force, wait=wait,
+        workflow, lambda stage, recorder, steps: areas_recipe(workflow, stage, recorder, steps),
+        out=out, force=force, wait=wait, progress=progress,
     )  # fmt: skip
 
 

@@ -178,13 +178,8 @@ class Frame:
     cities: tuple[str, ...]
     names: Mapping[str, str]
     population: Floats
-    merge: bool
-    costs: csr_matrix | None = None
-    pull: Floats | None = None
-    nearby: Floats | None = None
-    km_a_minute: float = KM_A_MINUTE
-    merge_threshold: float | None = None
-    jobs_known: bool = False
+    merge_threshold: float | None
+    commuters: Commuters
 
 
 @dataclass(frozen=True)
@@ -200,6 +195,31 @@ class Found:
     second_share: Floats
     own_share: Floats
     merges: tuple[tuple[int, int, int, float], ...]
+
+
+@dataclass(frozen=True)
+class Commuters:
+    """Flows between units, and what an estimate of them was made from.
+
+    Attributes
+    ----------
+    flows
+        On the units, in their order.
+    costs, pull, nearby
+        Km or minutes between units, what draws commuters, and people around each
+        unit; None for given flows.
+    km_a_minute
+        Pace of the minutes.
+    jobs_known
+        Whether the pull is jobs that are known.
+    """
+
+    flows: Flows
+    costs: csr_matrix | None = None
+    pull: Floats | None = None
+    nearby: Floats | None = None
+    km_a_minute: float = KM_A_MINUTE
+    jobs_known: bool = False
 
 
 # how a unit came to its place
@@ -586,7 +606,7 @@ def functional_areas(
     units: gpd.GeoDataFrame,
     *,
     id: str,
-    flows: Flows | str | Path | pd.DataFrame | None = None,
+    flows: Commuters | Flows | str | Path | pd.DataFrame | None = None,
     employed: Any = None,
     cores: Cities | pd.Series | pd.DataFrame | str | Path | None = None,
     population: Any = None,
@@ -617,7 +637,7 @@ def functional_areas(
         Column of unit ids.
     flows
         Commuters between units (:func:`qala.commuting.read_flows`), or flows
-        already on the units.
+        already on the units, given or estimated (:func:`commuters_of`).
     employed
         Employed residents: a table for :func:`qala.commuting.read_employed`
         with given flows; a column or one value a unit with estimated ones.
@@ -717,58 +737,26 @@ def functional_areas(
         people, centres = people_of_units(units, population, id)
     city, city_ids = cores_on_units(core_table, ids)
     joins = (cities is not None) if merge is None else merge
-    costs, rate = None, KM_A_MINUTE
-    if flows is not None:
-        given = (
-            flows
-            if isinstance(flows, Flows)
-            else flows_on_units(flows, ids, employed=employed, unknown=cast("Any", unknown))
-        )
-        if list(given.ids) != list(ids):
-            raise InputError("the flows are of other units", "flows on the same units, in order")
-        pull = nearby = None
+    if isinstance(flows, Commuters):
+        commuters = flows
     else:
-        if not np.isfinite(people).all():
-            raise InputError(
-                "the people of the units are not known", "population", "pass a raster or a column"
-            )
-        where = points if points is not None else centres
-        per: Per = "km" if seconds is None else "min"
-        if seconds is None:
-            far = {} if reach is None else {"reach": reach}
-            costs = distances(units, points=where, **far)
-        else:
-            costs = minutes(seconds, units, points=where)
-            rate = pace(costs, units, points=where)
-        if beta is None and decay is None and per == "min":
-            decay = DECAY_KM.in_minutes(rate)
-        nearby = None
-        if choose_decay(per, beta, decay).draw and jobs is None:
-            nearby = (
-                people_nearby(units, population, id=id)
-                if hasattr(population, "dims")
-                else nearby_units(units, people, points=where)
-            )
-        given = estimate_flows(
-            units, id=id, people=people, jobs=jobs, employed=employed, seconds=seconds, beta=beta,
-            decay=decay, costs=costs, nearby=nearby,
+        commuters = commuters_of(
+            units, people, id=id, population=population, flows=flows, employed=employed,
+            seconds=seconds, jobs=jobs, points=points if points is not None else centres,
+            beta=beta, decay=decay, reach=reach, unknown=unknown,
         )  # fmt: skip
-        pull = people if jobs is None else unit_values(units, jobs, "jobs")
-    counts = np.nan_to_num(people)
+    given = commuters.flows
+    if list(given.ids) != list(ids):
+        raise InputError("the flows are of other units", "flows on the same units, in order")
     frame = Frame(
         ids=ids,
         borders=borders_of(units, gap=gap),
         city=city,
         cities=city_ids,
         names={c: (names or {}).get(c, c) for c in city_ids},
-        population=counts,
-        merge=joins,
-        costs=costs,
-        pull=pull,
-        nearby=nearby,
-        km_a_minute=rate,
+        population=np.nan_to_num(people),
         merge_threshold=merge_threshold if joins else None,
-        jobs_known=jobs is not None,
+        commuters=commuters,
     )
     found = assign_units(frame, given, threshold, frame.merge_threshold)
     settings = {
@@ -779,9 +767,9 @@ def functional_areas(
         "gap_m": gap,
         "lang": lang,
     }
-    if seconds is not None:
-        settings["network_km_h"] = 60.0 * rate
     if given.decay is not None:
+        if given.decay.per == "min" and commuters.costs is not None:
+            settings["network_km_h"] = 60.0 * commuters.km_a_minute
         settings |= {
             "beta": given.decay.beta,
             "beta_per": given.decay.per,
@@ -792,6 +780,82 @@ def functional_areas(
             "beta_source": given.decay.source,
         }
     return _result(units, frame, found, given, settings, cities, people)
+
+
+def commuters_of(
+    units: gpd.GeoDataFrame,
+    people: Floats,
+    *,
+    id: str,
+    population: Any = None,
+    flows: Flows | str | Path | pd.DataFrame | None = None,
+    employed: Any = None,
+    seconds: Any = None,
+    jobs: Any = None,
+    points: gpd.GeoSeries | None = None,
+    beta: float | None = None,
+    decay: Decay | None = None,
+    reach: float | None = None,
+    unknown: str = "error",
+) -> Commuters:
+    """Bring given flows onto the units, or estimate them from minutes or straight lines.
+
+    Parameters
+    ----------
+    units
+        Polygons in any declared CRS.
+    people
+        Of each unit; NaN where not known.
+    population
+        dims (y, x), people per cell: who lives near a unit is then counted by cells.
+    id, flows, employed, seconds, jobs, points, beta, decay, reach, unknown
+        As for :func:`functional_areas`; straight lines where neither flows nor seconds are given.
+
+    Returns
+    -------
+    Commuters
+        In the order of the units.
+
+    Raises
+    ------
+    InputError
+        When flows do not belong to the units, or people are not known.
+    """
+    if flows is not None:
+        return Commuters(
+            flows
+            if isinstance(flows, Flows)
+            else flows_on_units(
+                flows, as_ids(units[id]), employed=employed, unknown=cast("Any", unknown)
+            )
+        )
+    if not np.isfinite(people).all():
+        raise InputError(
+            "the people of the units are not known", "population", "pass a raster or a column"
+        )
+    per: Per = "km" if seconds is None else "min"
+    rate = KM_A_MINUTE
+    if seconds is None:
+        far = {} if reach is None else {"reach": reach}
+        costs = distances(units, points=points, **far)
+    else:
+        costs = minutes(seconds, units, points=points)
+        rate = pace(costs, units, points=points)
+    if beta is None and decay is None and per == "min":
+        decay = DECAY_KM.in_minutes(rate)
+    nearby = None
+    if choose_decay(per, beta, decay).draw and jobs is None:
+        nearby = (
+            people_nearby(units, population, id=id)
+            if hasattr(population, "dims")
+            else nearby_units(units, people, points=points)
+        )
+    found = estimate_flows(
+        units, id=id, people=people, jobs=jobs, employed=employed, seconds=seconds, beta=beta,
+        decay=decay, costs=costs, nearby=nearby,
+    )  # fmt: skip
+    pull = people if jobs is None else unit_values(units, jobs, "jobs")
+    return Commuters(found, costs, pull, nearby, rate, jobs is not None)
 
 
 def core_series(cores: Any) -> pd.Series:
@@ -825,34 +889,16 @@ def cores_on_units(cores: pd.Series, ids: NDArray[np.object_]) -> tuple[Ints, tu
 def people_of_units(
     units: gpd.GeoDataFrame, population: Any, id: str
 ) -> tuple[Floats, gpd.GeoSeries | None]:
-    """Return people of units, NaN where not known, and their centres where there is a raster."""
+    """Return people of units, NaN where not known, and their centres where there is a raster.
+
+    A centre is weighted by the people of cells, in the grid's CRS; a point inside the unit where
+    nobody lives.
+    """
     if population is None:
         return np.full(len(units), np.nan), None
     if hasattr(population, "dims"):
         return _people_and_centres(units, population, id)
     return unit_values(units, population, "population"), None
-
-
-def weighted_centres(
-    units: gpd.GeoDataFrame, population: xr.DataArray, *, id: str
-) -> gpd.GeoSeries:
-    """Return the population-weighted centre of each unit.
-
-    Parameters
-    ----------
-    units
-        Polygons in any declared CRS.
-    population
-        dims (y, x); people per cell on an equal-area grid.
-    id
-        Column of unit ids.
-
-    Returns
-    -------
-    geopandas.GeoSeries
-        Points in the grid's CRS; a point inside the unit where nobody lives.
-    """
-    return _people_and_centres(units, population, id)[1]
 
 
 def people_nearby(

@@ -94,7 +94,7 @@ def area_sensitivity(
     if flows.decay is not None:
         plain = DECAY_KM_EXPONENTIAL
         if flows.decay.per == "min":
-            plain = plain.in_minutes(frame.km_a_minute)
+            plain = plain.in_minutes(frame.commuters.km_a_minute)
         others = ([plain] if flows.decay.shape != 1 else []) if decays is None else decays
         forms, factors = [flows.decay, *others], tuple(beta_factors)
     claim = np.where(base.area >= 0, base.area, base.best)
@@ -150,11 +150,12 @@ def _with_decay(frame: Frame, flows: Flows, decay: Decay) -> Flows:
     """Return the estimate with another decay, from costs at hand."""
     if decay == flows.decay:
         return flows
-    if frame.jobs_known:
+    given = frame.commuters
+    if given.jobs_known:
         decay = decay.with_jobs()
     shares = huff_shares(
-        cast("csr_matrix", frame.costs), cast("Floats", frame.pull), decay, flows.employed,
-        frame.nearby,
+        cast("csr_matrix", given.costs), cast("Floats", given.pull), decay, flows.employed,
+        given.nearby,
     )  # fmt: skip
     shares.data *= np.repeat(flows.employed, np.diff(shares.indptr))
     return replace(flows, matrix=shares, decay=decay)

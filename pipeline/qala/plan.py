@@ -100,10 +100,6 @@ def describe(workflow: Page, folder: str | Path, *, catalogs: Sequence[Path] = (
 def _steps(workflow: Page, folder: Path, recorder: Recorder | None) -> list[str]:
     """Return the steps of a workflow, each with what keeps it from being taken over."""
     recipe = getattr(workflow, "workflow", "")
-    if recipe == "functional_areas":
-        names = ["open inputs", "delineate areas", "write tables", "write GeoPackage"]
-        outputs: Any = getattr(workflow, "outputs", None)
-        return [*names, *(["draw maps and charts"] if outputs.figures else [])]
     if recipe == "indicators":
         drawn = ["draw maps"] if workflow.outputs.figures else []  # type: ignore[attr-defined]
         return ["indicators", *drawn, "write tables"]
@@ -112,9 +108,10 @@ def _steps(workflow: Page, folder: Path, recorder: Recorder | None) -> list[str]
         return ["make the twin" + (", going on from the one in the folder" if since else "")]
     if recorder is None:
         return ["fetch or bring what is missing", "all further steps"]
-    from qala.urbanisation import planned
+    from qala import area_steps, urbanisation
 
-    return [f"{name}: {state}" for name, state in planned(workflow, folder, recorder)]  # type: ignore[arg-type]
+    room: Any = area_steps if recipe == "functional_areas" else urbanisation
+    return [f"{name}: {state}" for name, state in room.planned(workflow, folder, recorder)]
 
 
 def _from_catalog(workflow: Page, address: str, catalogs: Sequence[Path]) -> list[str]:
