@@ -7,19 +7,24 @@ import io
 import json
 import logging
 import multiprocessing
+import shutil
 import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import qala, town, write_tif
 
+from qala import fetch as fetching
 from qala.catalog import Asset
 from qala.errors import (
+    EXIT_INPUT,
     EXIT_PARTIAL,
     EXIT_TEMPORARY,
     InputError,
@@ -550,3 +555,76 @@ def test_sidecar_is_json(site: Site, tmp_path: Path) -> None:
     assert got.archive is not None
     side = got.archive.with_name(f"{got.archive.name}.source.json")
     assert json.loads(side.read_text())["url"] == f"{site.url}/a.bin"
+
+
+@pytest.mark.parametrize(("trouble", "code"), [(404, EXIT_INPUT), (503, EXIT_TEMPORARY)])
+def test_epochs_that_do_not_come_are_left_out_when_asked_for(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: int, code: int
+) -> None:
+    monkeypatch.setenv("QALA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(fetching, "Options", partial(Options, attempts=2, timeout=2.0, pause=0.01))
+    out = tmp_path / "out"
+    ring = [[-180, -90], [180, -90], [180, 90], [-180, 90], [-180, -90]]
+    for epoch in (2015, 2020):
+        raster = write_tif(tmp_path / f"P{epoch}.tif", town() * epoch / 2020)
+        site.files[f"/P{epoch}.tif"] = raster.read_bytes()
+        item = {
+            "type": "Feature", "stac_version": "1.1.0", "id": f"people-{epoch}", "links": [],
+            "bbox": [-180, -90, 180, 90], "geometry": {"type": "Polygon", "coordinates": [ring]},
+            "properties": {
+                "datetime": f"{epoch}-01-01T00:00:00Z", "qala:product": "people",
+                "qala:epoch": epoch, "version": "1", "license": "CC0-1.0",
+            },
+            "assets": {"data": {"href": f"{site.url}/P{epoch}.tif?token=s3cr3t"}},
+        }  # fmt: skip
+        (tmp_path / str(epoch)).mkdir()
+        (tmp_path / str(epoch) / "item.json").write_text(json.dumps(item))
+    gone = site.files.pop("/P2015.tif")
+    if trouble != 404:
+        site.tricks["/P2015.tif"] = [answers(trouble)] * 8
+    page = tmp_path / "w.yaml"
+    page.write_text(
+        "workflow: urbanisation\noutputs: {figures: false, sensitivity: false}\n"
+        "inputs: {population: {2015: 'catalog://people?epoch=2015', "
+        "2020: 'catalog://people?epoch=2020'}}\n"
+    )
+    own = ["--catalog", tmp_path / "2015", "--catalog", tmp_path / "2020", "--allow-local"]
+    call = ["run", page, "--out", out, *own]
+    refused = qala(*call)
+    assert refused.code == code, refused
+    assert f"P2015.tif?… {'answers' if trouble == 404 else 'failed'}" in refused.error
+    assert not out.exists()
+
+    part = qala(*call, "--partial")
+    assert part.code == EXIT_PARTIAL, part
+    assert "partial: without 2015" in part.out
+    assert "MISSING 2015: " in part.err
+    record = json.loads((out / "provenance.json").read_text())
+    assert list(record["missing"]) == ["2015"]
+    assert f"answers {trouble}" in record["missing"]["2015"]
+    assert "s3cr3t" not in json.dumps(record) + refused.err + part.err + part.out
+    assert qala("check", out).code == 0
+    plain = page.with_name("plain.yaml")
+    plain.write_text(page.read_text().replace("2015: 'catalog://people?epoch=2015', ", ""))
+    whole = qala("run", plain, "--out", tmp_path / "plain", *own)
+    assert whole.code == 0, whole.err
+    made = sorted(p.relative_to(out) for k in ("tables", "rasters") for p in (out / k).iterdir())
+    assert len(made) == 5
+    for name in made:
+        assert (out / name).read_bytes() == (tmp_path / "plain" / name).read_bytes(), name
+
+    # it is there the next night
+    site.files["/P2015.tif"] = gone
+    site.tricks.clear()
+    done = qala(*call, "--partial")
+    assert done.code == 0, done.err
+    assert "missing" not in json.loads((out / "provenance.json").read_text())
+    assert (out / "rasters" / "degurba_l1_2015.tif").is_file()
+    # and where none comes there is nothing to publish
+    shutil.rmtree(tmp_path / "cache")
+    site.files.clear()
+    before = (out / "provenance.json").read_bytes()
+    none = qala(*call, "--partial", "--force")
+    assert none.code == EXIT_INPUT, none
+    assert "no epoch could be fetched" in none.error
+    assert (out / "provenance.json").read_bytes() == before

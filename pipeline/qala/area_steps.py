@@ -540,6 +540,7 @@ def write_layers(
     metadata = {
         "title": workflow.title or in_languages(f"areas.legend_{kind_of(found.areas)}"),
         "licence": _credit(workflow, found, lang),
+        "sources": [*workflow.sources, *found.notices],
         "citation": "doi:10.1787/d58cb34d-en",
         "provenance": {"parameters": parameters, "inputs": inputs},
         "synthetic": workflow.synthetic,
