@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
@@ -209,6 +210,27 @@ def test_only_the_steps_that_a_change_reaches_are_made_again(tmp_path: Path) -> 
     found = made("--set", "cells.ruleset=2024")
     assert found >= {classes, centres, "sensitivity", "urbanisation rates", "write GeoPackage"}
     assert "read units" not in found
+
+
+def test_another_column_of_ids_reaches_all_that_names_units(tmp_path: Path) -> None:
+    units = gpd.read_file(resource("sample") / "units.gpkg")
+    units["other"] = [f"x{i}" for i in range(len(units))]
+    units.to_file(tmp_path / "units.gpkg", layer="units")
+    call = ["run", "smoke", *FAST, "--set", f"inputs.units.path={tmp_path / 'units.gpkg'}",
+            "--set", "inputs.units.layer=units", "--set", "inputs.official=null"]  # fmt: skip
+    assert qala(*call, "--out", tmp_path / "out").code == 0
+    other = [*call, "--set", "inputs.units.id=other"]
+    again = qala(*other, "--out", tmp_path / "out")
+    assert again.code == 0, again.err
+    # the cells are the same, whatever the units are called
+    assert "classify cells 2023: as before" in again.err
+    assert qala(*other, "--out", tmp_path / "fresh").code == 0
+    assert tables(tmp_path / "out") == tables(tmp_path / "fresh")
+    found = [
+        json.loads(gpd.read_file(f / "urbanisation.gpkg", layer="rates").to_json())
+        for f in (tmp_path / "out", tmp_path / "fresh")
+    ]
+    assert found[0] == found[1]
 
 
 def test_a_partial_result_names_what_is_missing(tmp_path: Path) -> None:

@@ -170,6 +170,7 @@ class AreasPlan(Plan):
         given, step, lang = workflow.inputs, self.step, outputs.language
         grid = {"workflow": workflow, "epoch": self.epoch}
         unit = {"id": self.id}
+        named = {"the units' column of ids": self.id}
         people_on_grid = {**self._raw("population", [self.epoch]), "bbox": workflow.bbox}
         sums = self._sums(self.epoch, ["population"])
         units = self._units()
@@ -192,8 +193,8 @@ class AreasPlan(Plan):
             parts = {**self._grids(self.epoch), **self._rules(), "synthetic": workflow.synthetic}
             add(_CENTRES, mark_centres, parts, grid, *self._sums(self.epoch))
             centres = (_CENTRES,)
-        add(_PEOPLE, count_people, {**people_on_grid, **unit}, {**grid, **unit}, *units, *sums)
-        parts = {**self._files(self.cores), **unit}
+        add(_PEOPLE, count_people, {**people_on_grid, **named}, {**grid, **unit}, *units, *sums)
+        parts = {**self._files(self.cores), **named}
         if self.cores is None:
             parts |= {**people_on_grid, "areas.city_share": step.city_share}
         add(_CITIES, place_cities, parts, {**grid, **unit}, *units, *centres,
@@ -209,7 +210,7 @@ class AreasPlan(Plan):
             times = (_TIMES,)
         commuters: tuple[str, ...] = ()
         if self.method in ("flows", "network", "distance"):
-            parts = {**unit, "areas.beta": step.beta, **self._tables_of_flows()}
+            parts = {**named, "areas.beta": step.beta, **self._tables_of_flows()}
             estimated = self.flows is None
             if estimated:
                 parts |= people_on_grid
@@ -217,7 +218,7 @@ class AreasPlan(Plan):
                 *(sums if estimated else ()))  # fmt: skip
             commuters = (_COMMUTERS,)
 
-        parts = {**unit, "areas.method": self.method, "outputs.language": lang}
+        parts = {**named, "areas.method": self.method, "outputs.language": lang}
         after = [*located, *commuters]
         if commuters:
             parts |= {"areas.threshold": step.threshold, "areas.merge": step.merge,
@@ -237,7 +238,7 @@ class AreasPlan(Plan):
 
         bands: tuple[str, ...] = ()
         if self.network is not None:
-            parts = {**unit, **(people_on_grid if centres else {})}
+            parts = {**named, **(people_on_grid if centres else {})}
             if self.method == "isochrone":
                 parts["areas.min_city"] = step.min_city
             add(_BANDS, spread, parts, {**grid, **unit}, _NETWORK, *located, *centres,
@@ -249,16 +250,21 @@ class AreasPlan(Plan):
             varied = (_SENSITIVITY,)
         drawn = (_AREAS, *commuters, *units, _PEOPLE, *varied)
         words = {"title": workflow.title, "sources": list(workflow.sources),
-                 "synthetic": workflow.synthetic, **unit}  # fmt: skip
+                 "synthetic": workflow.synthetic, **named}  # fmt: skip
         for name in self.pictures():
             add(f"draw {name}", draw, words, {"workflow": workflow, "name": name, **unit},
                 *drawn, *bands[:1])  # fmt: skip
-        parts = {**unit, **self._official(), "areas.reporting": self.reporting, "epoch": self.epoch}
+        parts = {
+            **named,
+            **self._official(),
+            "areas.reporting": self.reporting,
+            "epoch": self.epoch,
+        }
         add(_RATES, rate, parts, {**unit, "reporting": self.reporting, "official": self.official},
             _AREAS, *units, *self._units())  # fmt: skip
         add(_TABLES, write_tables, {}, {}, *drawn, _RATES)
         parameters, inputs = recorder.parameters, recorder.inputs
-        add(_LAYERS, write_layers, {**parameters, "inputs": inputs},
+        add(_LAYERS, write_layers, {**parameters, "the input files": inputs},
             {"workflow": workflow, **unit, "parameters": parameters, "inputs": inputs},
             *drawn, _RATES, *bands)  # fmt: skip
         return found

@@ -273,7 +273,8 @@ class Plan:
         shown = self.shown()
         return Step(
             _SENSITIVITY, vary,
-            {**self._grids(shown), **self._rules(), "units.overlay": self.workflow.units.overlay},
+            {**self._grids(shown), **self._rules(), "inputs.units.id": self.id,
+             "units.overlay": self.workflow.units.overlay},
             {"workflow": sources.of_epoch(self.workflow, shown), "id": self.id},
             (*self._sums(shown), *self._units()),
         )  # fmt: skip
@@ -287,8 +288,9 @@ class Plan:
         found = []
         rates: tuple[str, ...] = ()
         if self.has_units:
-            parts = {"units.rules": workflow.units.rules, "units.overlay": workflow.units.overlay,
-                     **self._official(), **self._raw("population", self.epochs)}  # fmt: skip
+            parts = {"inputs.units.id": self.id, "units.rules": workflow.units.rules,
+                     "units.overlay": workflow.units.overlay, **self._official(),
+                     **self._raw("population", self.epochs)}  # fmt: skip
             after = [*classes, *self._units()]
             for epoch in self.epochs:
                 after += [n for n in self._sums(epoch, ["population"]) if n not in after]
@@ -319,7 +321,7 @@ class Plan:
         parameters, inputs = recorder.parameters, recorder.inputs
         found.append(Step(
             _LAYERS, write_layers,
-            {**{f"{k}": v for k, v in parameters.items()}, "inputs": inputs},
+            {**parameters, "the input files": inputs},
             {"workflow": workflow, "epochs": self.epochs, "shown": shown,
              "parameters": parameters, "inputs": inputs},
             (*tables, shown_class, *self._units()),
