@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import pickle
 import resource
 import shutil
 import sqlite3
@@ -27,6 +28,7 @@ import numpy as np
 import shapely
 
 from qala.city.buildings import floor_area
+from qala.city.kept import keep
 from qala.city.solids import make_solids, to_multipolygons, triangulate
 from qala.export.cityjson import write_cityjson
 from qala.export.geopackage import Layer, write_geopackage
@@ -90,13 +92,25 @@ def best(run: Callable[[], Any], times: int = 3) -> tuple[float, Any]:
     return float(np.median(taken)), out
 
 
-def write_buildings(table: gpd.GeoDataFrame, file: Path) -> None:
-    """Write outlines and surfaces as ``qala city`` does; solids are made on the way."""
+def write_buildings(table: Any, file: Path) -> None:
+    """Write surfaces and outlines as ``qala city`` does; solids are made on the way."""
 
-    def surfaces(first: int, last: int) -> Any:
-        return to_multipolygons(make_solids(table.iloc[first:last]), last - first)
+    def surfaces(part: gpd.GeoDataFrame) -> Any:
+        return to_multipolygons(make_solids(part), len(part))
 
-    write_geopackage(file, {"buildings": Layer(table, surfaces=surfaces)})
+    write_geopackage(
+        file, {"buildings": Layer(table, surfaces=surfaces), "footprints": Layer(table)}
+    )
+
+
+def write_all(table: Any, work: Path) -> None:
+    """Write all three formats as ``qala city`` does: GDAL writes while CityJSON is encoded."""
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(write_buildings, table, work / "c.gpkg")
+        write_cityjson(table, work / "c.city.json", work / "c.city.jsonl")
+        job.result()
+    shutil.rmtree(work / "tiles", ignore_errors=True)
+    tiles_from_gpkg(work / "c.gpkg", work / "tiles")
 
 
 def ours(table: gpd.GeoDataFrame, work: Path, times: int) -> dict[str, float]:
@@ -114,11 +128,7 @@ def ours(table: gpd.GeoDataFrame, work: Path, times: int) -> dict[str, float]:
         write_cityjson(table, work / "c.city.json", work / "c.city.jsonl")
 
     def everything() -> None:
-        with ThreadPoolExecutor(1) as pool:  # as qala city: GDAL writes while the rest is encoded
-            job = pool.submit(write_buildings, table, work / "c.gpkg")
-            cityjson()
-            tiles()
-            job.result()
+        write_all(keep(table, work / "table.arrow"), work)
 
     out["outlines to tiles"], _ = best(tiles, times)
     out["outlines to cityjson and seq"], _ = best(cityjson, times)
@@ -197,37 +207,25 @@ def against_trimesh(table: gpd.GeoDataFrame, work: Path, count: int, times: int)
 
 
 def grow(count: int, what: str) -> None:
-    """Do one thing with so many buildings and print its peak; run in a process of its own."""
+    """Do one thing with so many buildings and print its peak; another process makes them."""
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        file = work / "f.gpkg"
-        table = outlines(count)
-        idle = peak()
+        make = [sys.executable, __file__, "--make", folder, "--count", str(count)]
+        subprocess.run(make, check=True)
         start = time.perf_counter(), time.process_time()
         if what == "exports":
-            with ThreadPoolExecutor(1) as pool:
-                job = pool.submit(write_buildings, table, work / "c.gpkg")
-                write_cityjson(table, work / "c.city.json", work / "c.city.jsonl")
-                write_tiles(table, work / "tiles")
-                job.result()
+            write_all(pickle.loads((work / "kept.pickle").read_bytes()), work)
         else:
-            write_geopackage(file, {"footprints": Layer(table)})
-            idle = 0.0
-            # memory that Python has had is not given back: another process reads the file
-            code = (
-                "import sys, resource; from qala.export.tiles3d import tiles_from_gpkg;"
-                "tiles_from_gpkg(sys.argv[1], sys.argv[2]);"
-                "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
-            )
-            start = time.perf_counter(), time.process_time()
-            told = subprocess.run([sys.executable, "-c", code, str(file), str(work / "tiles")],
-                                  capture_output=True, text=True, check=True)  # fmt: skip
-        wall = time.perf_counter() - start[0]
-        cpu = resource.getrusage(resource.RUSAGE_CHILDREN)
-        used = cpu.ru_utime + cpu.ru_stime if what == "tiles" else time.process_time() - start[1]
-        top = float(told.stdout) if what == "tiles" else peak()
-        print(json.dumps({"count": count, "what": what, "wall": wall, "cpu": used, "peak": top,
-                          "table": idle}))  # fmt: skip
+            tiles_from_gpkg(work / "f.gpkg", work / "tiles")
+        wall, cpu = time.perf_counter() - start[0], time.process_time() - start[1]
+        print(json.dumps({"count": count, "wall": wall, "cpu": cpu, "peak": peak()}))
+
+
+def make_inputs(count: int, work: Path) -> None:
+    """Write so many outlines as a table kept on disk and as footprints of a GeoPackage."""
+    table = outlines(count)
+    (work / "kept.pickle").write_bytes(pickle.dumps(keep(table, work / "table.arrow")))
+    write_geopackage(work / "f.gpkg", {"footprints": Layer(table)})
 
 
 def peak() -> float:
@@ -242,9 +240,8 @@ def growth(sizes: list[int]) -> None:
             told = subprocess.run([sys.executable, __file__, "--one", what, "--count", str(count)],
                                   capture_output=True, text=True, check=True)  # fmt: skip
             r = json.loads(told.stdout.splitlines()[-1])
-            words = "geopackage to tiles" if what == "tiles" else "table to all three formats"
-            base = f", of which the table and before {r['table']:,.0f} MB" if r["table"] else ""
-            print(f"  {words}, {count:,} buildings: peak {r['peak']:,.0f} MB{base}; "
+            words = "geopackage to tiles" if what == "tiles" else "table on disk to all three"
+            print(f"  {words}, {count:,} buildings: peak {r['peak']:,.0f} MB; "
                   f"{r['wall']:.1f} s wall, {r['cpu']:.1f} s processor")  # fmt: skip
 
 
@@ -258,7 +255,11 @@ def main() -> None:
     parser.add_argument("--osm", help="an extract for the whole way")
     parser.add_argument("--cpu", action="store_true", help="processor time: on a busy machine")
     parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--make", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.make:
+        make_inputs(options.count, Path(options.make))
+        return
     if options.one:
         grow(options.count, options.one)
         return

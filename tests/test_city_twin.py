@@ -16,14 +16,16 @@ import pytest
 import shapely
 from gltf import gltf_faults
 
+from qala.city import kept
 from qala.city import open as open_twin
 from qala.city.check import check_cityjson, check_twin, read_glb
 from qala.city.history import Earlier, compare, read_objects
+from qala.city.index import write_index
 from qala.city.model import Twin
 from qala.city.solids import make_solids
 from qala.city.twin import build_twin, city_flow, summary, write_gpkg
 from qala.errors import InputError
-from qala.export import cityjson, geopackage
+from qala.export import geopackage
 from qala.export.cityjson import Vertices, write_cityjson
 from qala.export.tiles3d import write_tiles
 
@@ -259,28 +261,39 @@ def test_unsorted_ids_are_refused(twin: Twin, tmp_path: Path) -> None:
         write_cityjson(twin.buildings.iloc[::-1], tmp_path / "x.city.json")
 
 
-def test_distinct_vertices_keep_their_places_while_the_list_grows() -> None:
+@pytest.mark.parametrize("rows", [1, 300, 20_000])  # bits that tell all alike, some, hardly any
+def test_distinct_vertices_are_numbered_as_they_are_met(rows: int) -> None:
     rng = np.random.default_rng(3)
-    known = Vertices()
+    known = Vertices(rows)
     v = rng.integers(-40_000_000, 40_000_000, (20_000, 3))
     v[::3] = v[1::3][: len(v[::3])]
-    places = np.concatenate([known.add(part) for part in np.array_split(v, 7)])
-    assert (known.places[places] == v).all()
-    assert known.count == len(np.unique(v, axis=0))
+    for part in np.array_split(v, 3):
+        known.meet(part)
+    added = [known.add(part) for part in np.array_split(v, 7)]
+    places, new = (np.concatenate(parts) for parts in zip(*added, strict=True))
+    assert (v[new][places] == v).all()
+    assert known.count == new.sum() == len(np.unique(v, axis=0))
     assert (np.diff(np.unique(places, return_index=True)[1]) > 0).all()  # as first met
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 300])
-def test_buildings_encoded_at_a_time_never_change_a_file(
-    twin: Twin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
+@pytest.mark.parametrize("rows", [1, 7, 300])
+def test_rows_taken_at_a_time_and_where_they_lie_never_change_a_file(
+    twin: Twin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
     table = twin.buildings.iloc[:700]
     table = table[table["parent"].isna() | table["parent"].isin(table["id"])]
     write_cityjson(table, tmp_path / "a.city.json", tmp_path / "a.city.jsonl")
-    monkeypatch.setattr(cityjson, "CHUNK", chunk)
-    write_cityjson(table, tmp_path / "b.city.json", tmp_path / "b.city.jsonl")
-    for kind in ("city.json", "city.jsonl"):
-        assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
+    write_index(table, tmp_path / "a")
+    monkeypatch.setattr(kept, "BATCH", rows)
+    on_disk = kept.keep(table, tmp_path / "table.arrow")
+    assert len(list(on_disk.pieces())) == -(-len(table) // rows)
+    for name, source in (("b", table), ("c", on_disk)):
+        write_cityjson(source, tmp_path / f"{name}.city.json", tmp_path / f"{name}.city.jsonl")
+        write_index(source, tmp_path / name)
+        for kind in (".city.json", ".city.jsonl", "/index3d.json", "/index3d.dat"):
+            assert Path(f"{tmp_path}/a{kind}").read_bytes() == (
+                Path(f"{tmp_path}/{name}{kind}").read_bytes()
+            )
     document = json.loads((tmp_path / "a.city.json").read_text())
     assert list(document["CityObjects"]) == table["id"].tolist()
     found = np.array(document["vertices"])
@@ -297,12 +310,17 @@ def test_rows_written_at_a_time_never_change_a_layer(
     part = replace(twin, buildings=twin.buildings.iloc[:500])
     write_gpkg(part, tmp_path / "a.gpkg")
     monkeypatch.setattr(geopackage, "STREAMED", 37)
+    monkeypatch.setattr(kept, "BATCH", 37)
     write_gpkg(part, tmp_path / "b.gpkg")
+    on_disk = replace(part, buildings=kept.keep(part.buildings, tmp_path / "table.arrow"))
+    write_gpkg(on_disk, tmp_path / "c.gpkg")
     for layer in ("buildings", "footprints", "streets"):
-        a, b = (gpd.read_file(tmp_path / f"{x}.gpkg", layer=layer) for x in "ab")
-        assert a.drop(columns="geometry").equals(b.drop(columns="geometry"))
-        assert (a.geometry.to_wkb() == b.geometry.to_wkb()).all()
-        assert a.crs == b.crs
+        a, *others = (gpd.read_file(tmp_path / f"{x}.gpkg", layer=layer) for x in "abc")
+        for b in others:
+            assert a.drop(columns="geometry").equals(b.drop(columns="geometry"))
+            assert (a.geometry.to_wkb() == b.geometry.to_wkb()).all()
+            assert a.crs == b.crs
+    assert summary(part).equals(summary(on_disk))
     solids = make_solids(part.buildings)
     shapes = gpd.read_file(tmp_path / "a.gpkg", layer="buildings").geometry
     counts = np.bincount(solids.rows, np.diff(solids.surface_offsets), 500)

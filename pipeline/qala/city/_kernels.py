@@ -1133,31 +1133,60 @@ def geometry_text(first, kinds, so, ring_offsets, index_offsets, indices, vo, nu
 
 
 @jit()
-def number_vertices(v, known, count, slots, out):
+def _bit_of(v, i, bits):
+    """Return the digest of a vertex, and the word and bit that stand for it."""
+    h = _mix(_mix(_mix(np.uint64(1), np.uint64(v[i, 0])), np.uint64(v[i, 1])),
+             np.uint64(v[i, 2]))  # fmt: skip
+    k = np.int64(h >> np.uint64(20)) & (64 * len(bits) - 1)
+    return h, k >> 6, np.uint64(1) << np.uint64(k & 63)
+
+
+@jit()
+def meet_vertices(v, once, twice):
+    """Mark vertices that are met, and those met again or mistaken for one; count the latter."""
+    again = 0
+    for i in range(len(v)):
+        _, word, bit = _bit_of(v, i, once)
+        if once[word] & bit:
+            twice[word] |= bit
+            again += 1
+        else:
+            once[word] |= bit
+    return again
+
+
+@jit()
+def number_vertices(v, twice, count, known, numbers, slots, used, out, new):
     """Give each vertex its place among the distinct ones, as they are first met.
 
-    ``known[:count]`` are those of before, ``slots`` an open hash table of their places
-    (-1 where empty), more than half empty. Returns their new number.
+    Those that no bit of ``twice`` marks are met once and are not kept. ``known[:used]`` are
+    kept with their ``numbers``, ``slots`` an open hash table of their places (0 where empty,
+    else one more), more than half empty. Returns how many are distinct, and how many kept.
     """
     mask = len(slots) - 1
     for i in range(len(v)):
-        h = _mix(_mix(_mix(np.uint64(1), np.uint64(v[i, 0])), np.uint64(v[i, 1])),
-                 np.uint64(v[i, 2]))  # fmt: skip
-        k = np.int64(h >> np.uint64(20)) & mask
-        while True:
-            n = slots[k]
-            if n < 0:
-                slots[k] = count
-                for d in range(3):
-                    known[count, d] = v[i, d]
-                out[i] = count
-                count += 1
-                break
-            if known[n, 0] == v[i, 0] and known[n, 1] == v[i, 1] and known[n, 2] == v[i, 2]:
-                out[i] = n
-                break
-            k = (k + 1) & mask
-    return count
+        h, word, bit = _bit_of(v, i, twice)
+        new[i] = True
+        out[i] = count
+        if twice[word] & bit:
+            k = np.int64(h >> np.uint64(20)) & mask
+            while True:
+                n = slots[k] - 1
+                if n < 0:
+                    slots[k] = used + 1
+                    for d in range(3):
+                        known[used, d] = v[i, d]
+                    numbers[used] = count
+                    used += 1
+                    break
+                if known[n, 0] == v[i, 0] and known[n, 1] == v[i, 1] and known[n, 2] == v[i, 2]:
+                    out[i] = numbers[n]
+                    new[i] = False
+                    break
+                k = (k + 1) & mask
+        if new[i]:
+            count += 1
+    return count, used
 
 
 @jit()

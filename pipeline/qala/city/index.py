@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qala.city.kept import Kept, pieces
 from qala.errors import InputError
+from qala.export._files import replacing
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -20,13 +22,13 @@ Array = np.ndarray[Any, Any]
 _NAME = "index3d"
 
 
-def write_index(table: gpd.GeoDataFrame, folder: str | Path) -> Path:
+def write_index(table: gpd.GeoDataFrame | Kept, folder: str | Path) -> Path:
     """Write the boxes of all solids as an R*-tree on disk.
 
     Parameters
     ----------
     table
-        Buildings with ``id, lod, base_z, min_height, height`` and outlines.
+        Buildings with ``id, lod, base_z, min_height, height`` and outlines, in memory or on disk.
     folder
         Twin folder; the files are ``index3d.dat``, ``index3d.idx`` and ``index3d.json``.
 
@@ -39,29 +41,43 @@ def write_index(table: gpd.GeoDataFrame, folder: str | Path) -> Path:
 
     where = Path(folder)
     where.mkdir(parents=True, exist_ok=True)
-    live = np.flatnonzero((table["lod"] != "0.2").to_numpy())
-    flat = table.geometry.bounds.to_numpy()[live]
-    base, low, high = (table[c].to_numpy(float)[live] for c in ("base_z", "min_height", "height"))
-    boxes = np.column_stack([flat[:, :2], base + low, flat[:, 2:], base + high])
-    ids = table["id"].to_numpy(object)[live]
     for suffix in (".dat", ".idx"):
         (where / f".{_NAME}{suffix}").unlink(missing_ok=True)
     properties = index.Property(dimension=3, leaf_capacity=100, index_capacity=100)
-    work = str(where / f".{_NAME}")
     tree = index.Index(
-        work,
-        ((i, tuple(box.tolist()), None) for i, box in enumerate(boxes)),
-        properties=properties,
-        interleaved=True,
+        str(where / f".{_NAME}"), _entries(table), properties=properties, interleaved=True
     )
     tree.close()
     for suffix in (".dat", ".idx"):
         (where / f".{_NAME}{suffix}").replace(where / f"{_NAME}{suffix}")
-    record = {"crs": f"EPSG:{table.crs.to_epsg()}", "ids": ids.tolist()}
-    part = where / f".{_NAME}.json"
-    part.write_text(json.dumps(record))
-    part.replace(where / f"{_NAME}.json")
+    with replacing(where / f"{_NAME}.json") as part, part.open("w", encoding="utf-8") as out:
+        out.write(f'{{"crs": "EPSG:{table.crs.to_epsg()}", "ids": [')
+        comma = ""
+        for live in _live(table):
+            text = json.dumps(live["id"].tolist())[1:-1]
+            if text:
+                out.write(comma + text)
+                comma = ", "
+        out.write("]}")
     return where / f"{_NAME}.json"
+
+
+def _live(table: gpd.GeoDataFrame | Kept) -> Iterator[gpd.GeoDataFrame]:
+    """Give the rows that have a solid, some at a time."""
+    for part in pieces(table, ("id", "lod", "base_z", "min_height", "height")):
+        yield part[(part["lod"] != "0.2").to_numpy()]
+
+
+def _entries(table: gpd.GeoDataFrame | Kept) -> Iterator[tuple[int, tuple[float, ...], None]]:
+    """Give number and box of each solid."""
+    first = 0
+    for live in _live(table):
+        flat = live.geometry.bounds.to_numpy()
+        base, low, high = (live[c].to_numpy(float) for c in ("base_z", "min_height", "height"))
+        boxes = np.column_stack([flat[:, :2], base + low, flat[:, 2:], base + high]).tolist()
+        for number, box in enumerate(boxes, first):
+            yield number, tuple(box), None
+        first += len(boxes)
 
 
 @dataclass(frozen=True)

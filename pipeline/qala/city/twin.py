@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,8 @@ from qala.city.buildings import building_table
 from qala.city.classes import building_class
 from qala.city.heights import ASSUMPTIONS, TYPE_LEVELS
 from qala.city.history import PAST, compare, counts, read_objects
+from qala.city.index import write_index
+from qala.city.kept import head_of, keep
 from qala.city.model import COLUMNS, Issue, Twin, is_day
 from qala.city.osm import NOTICE, OsmCity, in_area, local_utm, middle_of, read_osm, to_crs
 from qala.city.people import spread_people
@@ -32,12 +36,15 @@ from qala.city.streets import street_widths, to_points, with_area, with_length
 from qala.city.styles import aliases, layer_style
 from qala.city.terrain import MIN_COVERAGE, base_heights, lower_to_relief
 from qala.errors import InputError
+from qala.export._files import replacing
 from qala.messages import LANGUAGES, tr
 
 if TYPE_CHECKING:
     import geopandas as gpd
     import pandas as pd
     import shapely
+
+    from qala.export.tiles3d import TileReport
 
 log = logging.getLogger("qala")
 
@@ -389,7 +396,7 @@ def summary(twin: Twin) -> pd.DataFrame:
             if lod == "0.2" else "")  # fmt: skip
     add("objects_with_valid_code", (table["valid_code"] != 0).sum(), "count",
         "exported at a lower level of detail")  # fmt: skip
-    for source, count in table.loc[solid, "height_source"].value_counts().items():
+    for source, count in table["height_source"][solid].value_counts().items():
         add(
             f"height_from_{source}", count / max(solid.sum(), 1), "share", "of objects with a solid"
         )
@@ -404,11 +411,11 @@ def summary(twin: Twin) -> pd.DataFrame:
         add("terrain_error", r.max_error, "m", "largest distance of the triangles from the "
             "smoothed heights")  # fmt: skip
         add("terrain_filled", r.filled, "share", "of the ground, from the nearest height")
-    height, volume = table.loc[solid, "height"], table.loc[solid, "volume"]
+    height, volume = table["height"][solid], table["volume"][solid]
     add("height_median", height.median(), "m")
     add("height_max", height.max(), "m")
     add("built_volume", volume.sum(), "m3", "sum over solids; overlapping outlines count twice")
-    add("footprint_area", table.loc[tops, "footprint_area"].sum(), "m2")
+    add("footprint_area", table["footprint_area"][tops].sum(), "m2")
     add("floor_area", table["floor_area"].sum(), "m2", "footprint times levels, above ground")
     add("roof_area", table["roof_area"].sum(), "m2", "sloped where the roof is modelled")
     for side in ("flat", "north", "east", "south", "west"):
@@ -464,28 +471,25 @@ def write_gpkg(twin: Twin, path: str | Path, *, lang: str = "en", changes: Any =
     """
     from qala.export.geopackage import Layer, write_geopackage
 
-    table = twin.buildings
-    keep = [c for c in COLUMNS if c in table]
-    plan = _footprints(table, keep)
-    data: dict[str, Any] = {"buildings": plan, "footprints": plan}
+    head = head_of(twin.buildings)
+    columns = [c for c in COLUMNS if c in head]
+    data: dict[str, Any] = dict.fromkeys(_POLYGONS, twin.buildings)
     data |= {k: v for k, v in twin.layers.items() if len(v)}
-
-    def surfaces(first: int, last: int) -> Any:
-        return to_multipolygons(make_solids(table.iloc[first:last]), last - first)
-
     data["issues"] = twin.issues
     data["assumptions"] = assumptions_table()
     if changes is not None:
         data["changes"] = changes
-    layers = {
-        name: Layer(
-            frame, title={k: _titled(name, k) for k in LANGUAGES},
-            style=_styled(name, frame),
-            description=_described(name, twin), aliases=aliases(frame.columns, lang),
-            surfaces=surfaces if name == "buildings" else None,
-        )
-        for name, frame in data.items()
-    }  # fmt: skip
+
+    def layer(name: str, frame: Any) -> Layer:
+        shown = head[columns] if name in _POLYGONS else frame
+        return Layer(
+            frame, title={k: _titled(name, k) for k in LANGUAGES}, style=_styled(name, shown),
+            description=_described(name, twin), aliases=aliases(shown.columns, lang),
+            surfaces=_surfaces if name == "buildings" else None,
+            columns=columns if name in _POLYGONS else (),
+        )  # fmt: skip
+
+    layers = {name: layer(name, frame) for name, frame in data.items()}
     return write_geopackage(
         path, layers, lang=lang,
         metadata={
@@ -525,8 +529,13 @@ def _described(name: str, twin: Twin) -> str:
     return f"{text}. Heights: {twin.vertical.datum}" if name in ("terrain", "contours") else text
 
 
-def _footprints(table: gpd.GeoDataFrame, keep: list[str]) -> gpd.GeoDataFrame:
-    return table[[*keep, "geometry"]]
+#: layers of the table of buildings
+_POLYGONS = ("buildings", "footprints")
+
+
+def _surfaces(part: gpd.GeoDataFrame) -> Any:
+    """Return the surfaces of some buildings' solids."""
+    return to_multipolygons(make_solids(part), len(part))
 
 
 _DESCRIPTIONS = {
@@ -621,63 +630,81 @@ def city_flow(
         twin, changes = compare(twin, earlier)
         kept = [c for c in (earlier.changes, changes) if c is not None and len(c)]
         listed = pd.concat(kept, ignore_index=True) if kept else changes
-    clock = _Clock(twin.timings)
-    tell("writing city.gpkg")
-
-    def geopackages() -> None:
-        write_gpkg(twin, folder / "city.gpkg", lang=lang, changes=listed)
-        carry_on(twin, folder, since)
-
-    # GDAL writes while Python encodes the other formats
-    with ThreadPoolExecutor(1) as pool:
-        job = pool.submit(geopackages)
-        tiles = _other_exports(twin, folder, tell, clock, lang=lang)
-        job.result()
-    clock("geopackage, the rest of it")
-    kinds = np.unique(twin.buildings["lod"].to_numpy(str), return_counts=True)
-    result: dict[str, Any] = {
-        "folder": str(folder),
-        "buildings": int(twin.buildings["parent"].isna().sum()),
-        "solids": int((twin.buildings["lod"] != "0.2").sum()),
-        "lods": dict(zip(kinds[0].tolist(), kinds[1].tolist(), strict=True)),
-        "issues": len(twin.issues),
-        "tiles": tiles,
-        "timings": twin.timings,
-    }
+    tell("writing registers.gpkg")
+    carry_on(twin, folder, since)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".table-") as work:
+        # from here on buildings are read from disk, some at a time
+        twin = replace(twin, buildings=keep(twin.buildings, Path(work) / "buildings.arrow"))
+        tiles = _exports(twin, folder, tell, lang=lang, changes=listed)
+        kinds = np.unique(twin.buildings["lod"].to_numpy(str), return_counts=True)
+        result: dict[str, Any] = {
+            "folder": str(folder),
+            "buildings": int(twin.buildings["parent"].isna().sum()),
+            "solids": int((twin.buildings["lod"] != "0.2").sum()),
+            "lods": dict(zip(kinds[0].tolist(), kinds[1].tolist(), strict=True)),
+            "issues": len(twin.issues),
+            "tiles": tiles,
+            "timings": twin.timings,
+        }
     if changes is not None:
         result["changes"] = counts(changes)
     return result
 
 
-def _other_exports(
-    twin: Twin, folder: Path, tell: Callable[[str], None], clock: Callable[[str], None], *,
-    lang: str,
-) -> Any:  # fmt: skip
-    """Write everything but the GeoPackages; return what was done to the tiles."""
-    from qala.city.index import write_index
-    from qala.city.relief import write_terrain_raster
-    from qala.export.cityjson import write_cityjson
-    from qala.export.terrain3d import write_terrain_tiles
-    from qala.export.tiles3d import write_tiles
-    from qala.export.web import ground_picture, write_web
-
-    tell("writing CityJSON")
-    title = tr("city.title", lang, name=twin.name)
-    write_cityjson(
-        twin.buildings, folder / "city.city.json", folder / "city.city.jsonl",
-        title=title, attribution=twin.notice, relief=twin.relief,
-    )  # fmt: skip
-    clock("cityjson")
+def _exports(
+    twin: Twin, folder: Path, tell: Callable[[str], None], *, lang: str, changes: Any
+) -> Any:
+    """Write everything but the registers; return what was done to the tiles."""
+    clock = _Clock(twin.timings)
+    # GDAL writes while Python encodes the other formats
+    with ThreadPoolExecutor(1) as pool:
+        tell("writing city.gpkg")
+        job = pool.submit(write_gpkg, twin, folder / "city.gpkg", lang=lang, changes=changes)
+        tell("writing CityJSON")
+        export_cityjson(twin, folder, lang=lang)
+        clock("cityjson")
+        write_index(twin.buildings, folder)
+        clock("index")
+        write_summary(twin, folder)
+        clock("summary")
+        job.result()
+    clock("geopackage, the rest of it")
     tell("writing 3D Tiles")
-    tiles = write_tiles(
-        twin.buildings, folder / "tiles",
-        to_ellipsoid=twin.vertical.to_ellipsoid, extras=_extras(twin),
-    )  # fmt: skip
+    tiles = export_tiles(twin, folder / "city.gpkg", folder)
     clock("tiles")
     tell("writing the page")
+    export_page(twin, folder, lang=lang)
+    clock("web")
+    return tiles
+
+
+def export_cityjson(twin: Twin, folder: Path, *, lang: str) -> None:
+    """Write ``city.city.json`` and ``city.city.jsonl``."""
+    from qala.export.cityjson import write_cityjson
+
+    write_cityjson(
+        twin.buildings, folder / "city.city.json", folder / "city.city.jsonl",
+        title=tr("city.title", lang, name=twin.name), attribution=twin.notice, relief=twin.relief,
+    )  # fmt: skip
+
+
+def export_tiles(twin: Twin, gpkg: Path, folder: Path) -> TileReport:
+    """Write ``tiles`` from the footprints of the twin's GeoPackage."""
+    from qala.export.tiles3d import tiles_from_gpkg
+
+    return tiles_from_gpkg(
+        gpkg, folder / "tiles", to_ellipsoid=twin.vertical.to_ellipsoid, extras=_extras(twin)
+    )
+
+
+def export_page(twin: Twin, folder: Path, *, lang: str) -> None:
+    """Write ``web`` beside the tiles, and the terrain that it stands on."""
+    from qala.city.relief import write_terrain_raster
+    from qala.export.terrain3d import write_terrain_tiles
+    from qala.export.web import ground_picture, write_web
+
     picture = ground_picture(twin)
     write_web(twin, folder / "web", tiles=folder / "tiles", picture=picture, lang=lang)
-    clock("web")
     write_terrain_tiles(
         twin.relief, twin.buildings.crs, folder / "terrain", picture=picture,
         to_ellipsoid=twin.vertical.to_ellipsoid, extras=_extras(twin),
@@ -686,14 +713,12 @@ def _other_exports(
         (folder / "terrain.tif").unlink(missing_ok=True)
     else:
         write_terrain_raster(twin.relief, twin.buildings.crs, folder / "terrain.tif")
-    clock("terrain, written")
-    write_index(twin.buildings, folder)
-    clock("index")
-    work = folder / ".summary.csv.part"
-    summary(twin).to_csv(work, index=False)
-    work.replace(folder / "summary.csv")
-    clock("summary")
-    return tiles
+
+
+def write_summary(twin: Twin, folder: Path) -> None:
+    """Write ``summary.csv``."""
+    with replacing(folder / "summary.csv") as work:
+        summary(twin).to_csv(work, index=False)
 
 
 def _extras(twin: Twin) -> dict[str, Any]:

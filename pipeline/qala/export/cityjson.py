@@ -6,6 +6,8 @@ CityJSONSeq is one building with its parts.
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import pairwise
@@ -15,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qala.city import _kernels
+from qala.city.kept import Kept, pieces
 from qala.city.relief import TERRAIN, Relief
 from qala.city.solids import SCALE, SURFACES, Solids, make_solids, rows_of_solids
 from qala.errors import InputError
+from qala.export._files import replacing
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -30,8 +34,8 @@ ATTRIBUTES = (
     "roof_shape", "roof_source", "lod", "valid_code", "floor_area", "people", "valid_from",
     "valid_to",
 )  # fmt: skip
-#: buildings encoded before they are written out; bounds the memory
-CHUNK = 10_000
+#: bits that tell vertices apart, an object: some ten vertices of it, and few mistaken
+BITS = 128
 
 _SURFACES = ",".join(f'{{"type":"{name}"}}' for name in SURFACES)
 
@@ -49,7 +53,7 @@ _END = _bytes("]]}}")
 
 
 def write_cityjson(
-    table: gpd.GeoDataFrame,
+    table: gpd.GeoDataFrame | Kept,
     path: str | Path,
     seq_path: str | Path | None = None,
     *,
@@ -62,8 +66,8 @@ def write_cityjson(
     Parameters
     ----------
     table
-        Buildings as :func:`qala.city.solids.make_solids` takes them, sorted by id, projected
-        CRS with an EPSG code; ``id, parent`` and attribute columns.
+        Buildings as :func:`qala.city.solids.make_solids` takes them, in memory or on disk, sorted
+        by id, projected CRS with an EPSG code; ``id, parent`` and attribute columns.
     path
         ``.city.json`` to write.
     seq_path
@@ -83,32 +87,21 @@ def write_cityjson(
     Notes
     -----
     Scale is 0.001: the solids lie on whole millimetres and are checked there. They are made
-    some buildings at a time; what is kept of all is the list of distinct vertices.
-    Each file appears whole or not at all.
+    some buildings at a time, twice: first to tell which vertices several share. What is kept of
+    all are a few bits a vertex, and the shared ones. Each file appears whole or not at all.
     """
-    import os
-    import uuid
-
     code = table.crs.to_epsg() if table.crs is not None else None
     if code is None:
         raise InputError("the buildings' CRS has no EPSG code", "a UTM zone such as EPSG:32642")
-    ids = table["id"].tolist()
-    if len(set(ids)) != len(ids) or any(b < a for a, b in pairwise(ids)):
-        raise InputError("building ids repeat or are not sorted", "a table sorted by unique id")
-    low, high = _extent(table)
+    vertices = Vertices(len(table))
+    low, high = _look_through(table, vertices)
     ground = _ground(relief)
     if ground is not None:
         low, high = np.minimum(low, ground.min(axis=0)), np.maximum(high, ground.max(axis=0))
     head = _head(code, low, high, title, attribution)
-    targets = [Path(path)] + ([Path(seq_path)] if seq_path else [])
-    works = [t.with_name(f".{t.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}") for t in targets]
-    try:
-        _write(works, head, table, low, relief)
-        for work, target in zip(works, targets, strict=True):
-            work.replace(target)
-    finally:
-        for work in works:
-            work.unlink(missing_ok=True)
+    with ExitStack() as stack:
+        works = [stack.enter_context(replacing(Path(f))) for f in (path, seq_path) if f is not None]
+        _write(works, head, table, vertices, low, relief)
 
 
 def _ground(relief: Relief | None) -> Array | None:
@@ -148,40 +141,61 @@ def _head(code: int, low: Array, high: Array, title: str, attribution: str) -> d
     }
 
 
-def _extent(table: gpd.GeoDataFrame) -> tuple[Array, Array]:
-    """Return the lowest and highest corner of all objects, whole millimetres."""
-    if not len(table):
-        return np.zeros(3, np.int64), np.zeros(3, np.int64)
-    left, bottom, right, top = table.total_bounds
-    base = table["base_z"].to_numpy(float)
-    low, high = (np.nan_to_num(table[c].to_numpy(float)) for c in ("min_height", "height"))
-    box = np.array([[left, bottom, (base + np.minimum(low, 0)).min()],
-                    [right, top, (base + high).max()]])  # fmt: skip
-    out = np.rint(box * SCALE).astype(np.int64)
+#: columns that solids and boxes are made of, and those that order them
+_SHAPING = ("id", "parent", "height", "min_height", "base_z", "roof_shape", "roof_height",
+            "roof_direction", "roof:orientation", "whole")  # fmt: skip
+
+
+def _look_through(table: gpd.GeoDataFrame | Kept, vertices: Vertices) -> tuple[Array, Array]:
+    """Meet all vertices; return the lowest and highest corner of all objects, whole millimetres."""
+    box = np.full((2, 3), [[np.inf], [-np.inf]])
+    last = ""
+    for part in pieces(table, _SHAPING):
+        ids = [last, *part["id"].tolist()]
+        if any(b <= a for a, b in pairwise(ids)):
+            raise InputError("building ids repeat or are not sorted", "a table sorted by unique id")
+        last = ids[-1]
+        vertices.meet(make_solids(part).vertices)
+        left, bottom, right, top = part.total_bounds
+        base = part["base_z"].to_numpy(float)
+        low, high = (np.nan_to_num(part[c].to_numpy(float)) for c in ("min_height", "height"))
+        box[0] = np.minimum(box[0], [left, bottom, (base + np.minimum(low, 0)).min()])
+        box[1] = np.maximum(box[1], [right, top, (base + high).max()])
+    out = np.rint(np.where(np.isfinite(box), box, 0.0) * SCALE).astype(np.int64)
     return out[0], out[1]
 
 
 class Vertices:
-    """Distinct vertices in the order they are met."""
+    """Distinct vertices in the order they are met, of which only those met again are kept.
 
-    def __init__(self) -> None:
-        self.count = 0
-        self.places = np.empty((1 << 12, 3), np.int64)
-        self.slots = np.full(1 << 13, -1, np.int32)
+    Parameters
+    ----------
+    rows
+        Objects that are expected: decides how many bits tell vertices apart.
+    """
 
-    def add(self, v: Array) -> Array:
-        """Return the place of each vertex (whole numbers) among the distinct ones."""
-        most = self.count + len(v)
-        if most > len(self.places):
-            room = 1 << int(most - 1).bit_length()
-            grown = np.empty((room, 3), np.int64)
-            grown[: self.count] = self.places[: self.count]
-            self.places, self.slots = grown, np.full(2 * room, -1, np.int32)
-            before = grown[: self.count].copy()
-            _kernels.number_vertices(before, grown, 0, self.slots, np.empty(self.count, np.int64))
-        out = np.empty(len(v), np.int64)
-        self.count = _kernels.number_vertices(v, self.places, self.count, self.slots, out)
-        return out
+    def __init__(self, rows: int) -> None:
+        words = 1 << max((rows * BITS // 64).bit_length(), 4)
+        self.once, self.twice = np.zeros(words, np.uint64), np.zeros(words, np.uint64)
+        self.again = self.count = self.used = 0
+        self.known: Array | None = None
+
+    def meet(self, v: Array) -> None:
+        """Look at vertices (whole numbers) that will be added; each comes by once."""
+        self.again += _kernels.meet_vertices(v, self.once, self.twice)
+
+    def add(self, v: Array) -> tuple[Array, Array]:
+        """Return the place of each vertex among the distinct ones, and whether it is new there."""
+        if self.known is None:
+            self.once = self.once[:0]
+            room = 2 * self.again + 1
+            self.known, self.numbers = np.empty((room, 3), np.int64), np.empty(room, np.int64)
+            self.slots = np.zeros(1 << (2 * room).bit_length(), np.int32)
+        out, new = np.empty(len(v), np.int64), np.empty(len(v), np.bool_)
+        self.count, self.used = _kernels.number_vertices(
+            v, self.twice, self.count, self.known, self.numbers, self.slots, self.used, out, new
+        )
+        return out, new
 
 
 def vertices_text(v: Array, low: Array) -> tuple[bytes, Array]:
@@ -220,27 +234,27 @@ def _attributes(part: gpd.GeoDataFrame, lods: Array) -> list[bytes]:
 
 
 def _write(
-    works: Sequence[Path], head: dict[str, Any], table: gpd.GeoDataFrame, low: Array,
-    relief: Relief | None,
+    works: Sequence[Path], head: dict[str, Any], table: gpd.GeoDataFrame | Kept,
+    vertices: Vertices, low: Array, relief: Relief | None,
 ) -> None:  # fmt: skip
     """Write the whole file and, where there is a second, the sequence, some buildings at a time."""
     import msgspec
 
     encode = msgspec.json.encode
-    vertices = Vertices()
     with ExitStack() as stack:
         whole = stack.enter_context(works[0].open("wb"))
         seq = stack.enter_context(works[1].open("wb")) if len(works) > 1 else None
+        # vertices stand behind all objects in the file
+        listed = stack.enter_context(tempfile.TemporaryFile(dir=works[0].parent))
         whole.write(encode(head)[:-1] + b',"CityObjects":{')
         if seq is not None:
             seq.write(encode({**head, "CityObjects": {}, "vertices": []}) + b"\n")
         comma = b"\n"
-        for first, last in _chunks(table):
-            part = table.iloc[first:last]
+        for part in _whole_buildings(table):
             solids = make_solids(part)
-            objects, lines = _chunk(
-                part, solids, vertices.add(solids.vertices), low, seq is not None
-            )
+            numbers, new = vertices.add(solids.vertices)
+            listed.write(vertices_text(solids.vertices[new], low)[0])
+            objects, lines = _chunk(part, solids, numbers, low, seq is not None)
             whole.write(comma + b",\n".join(objects))
             comma = b",\n"
             if seq is not None:
@@ -249,6 +263,7 @@ def _write(
         if relief is not None and ground is not None:
             item = _terrain(relief, vertices.count)
             whole.write(comma + encode(TERRAIN) + b":" + encode(item))
+            listed.write(vertices_text(ground, low)[0])
             if seq is not None:
                 feature = {
                     "type": "CityJSONFeature", "id": TERRAIN,
@@ -257,14 +272,26 @@ def _write(
                 }  # fmt: skip
                 seq.write(encode(feature) + b"\n")
         whole.write(b'},\n"vertices":[')
-        comma = b""
-        for start in range(0, vertices.count, 200_000):
-            block = vertices.places[start : min(start + 200_000, vertices.count)]
-            whole.write(comma + vertices_text(block, low)[0][:-1])
-            comma = b","
-        if ground is not None:
-            whole.write(comma + vertices_text(ground, low)[0][:-1])
+        # without the last comma
+        listed.truncate(max(listed.tell() - 1, 0))
+        listed.seek(0)
+        shutil.copyfileobj(listed, whole, 1 << 20)
         whole.write(b"]}\n")
+
+
+def _whole_buildings(table: gpd.GeoDataFrame | Kept) -> Iterator[gpd.GeoDataFrame]:
+    """Give the rows some at a time, and never part a building from its parts behind it."""
+    import pandas as pd
+
+    left = None
+    for piece in pieces(table, (*_SHAPING, *ATTRIBUTES)):
+        part = piece if left is None or not len(left) else pd.concat([left, piece])
+        cut = int(_groups(part)[-2]) if part["parent"].isna().any() else 0
+        if cut:
+            yield part.iloc[:cut]
+        left = part.iloc[cut:]
+    if left is not None and len(left):
+        yield left
 
 
 def _chunk(
@@ -330,13 +357,3 @@ def _groups(table: gpd.GeoDataFrame) -> Array:
     """Return the first row of each top building (its parts follow it)."""
     alone = table["parent"].isna().to_numpy()
     return np.append(np.flatnonzero(alone), len(table))
-
-
-def _chunks(table: gpd.GeoDataFrame) -> Iterator[tuple[int, int]]:
-    """Yield row ranges that never part a building from its parts."""
-    starts = _groups(table)
-    at = 0
-    while at < len(starts) - 1:
-        after = min(at + CHUNK, len(starts) - 1)
-        yield int(starts[at]), int(starts[after])
-        at = after

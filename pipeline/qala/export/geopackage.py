@@ -7,14 +7,14 @@ times come from ``timestamp`` or the environment's ``SOURCE_DATE_EPOCH``.
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import os
 import re
 import sqlite3
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -24,6 +24,7 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 
+from qala.city.kept import Kept, columns_of, head_of, pieces, schema_of
 from qala.errors import InputError, Problems, QalaError, TemporaryError, is_full, storage_error
 from qala.export.arrangement import arrange
 from qala.export.project import STYLE_NAMES, embed_project, has_map
@@ -40,7 +41,7 @@ log = logging.getLogger("qala")
 #: above so many cells polygons are slow to draw and heavy to send: write a
 #: raster beside the GeoPackage instead
 MAX_POLYGON_CELLS = 4_000_000
-#: rows of a layer of polygons that are written at a time; larger layers are streamed
+#: layers of more polygons than this are written some rows at a time
 STREAMED = 20_000
 #: share of unused pages from which on a file is packed
 FREE_SHARE = 0.05
@@ -83,7 +84,7 @@ class Layer:
     Attributes
     ----------
     data
-        Features (with CRS), or a plain table.
+        Features (with CRS), or a plain table; or polygons kept on disk.
     title
         Shown as the layer's identifier; unique in the file. The layer's name
         where empty. With a text for each language the file also holds projects
@@ -96,17 +97,20 @@ class Layer:
     aliases
         Column to the words shown for it, over those of the catalog.
     surfaces
-        For large layers of polygons: what gives rows first:last their geometry in place of
-        ``data``'s, as Arrow well-known binary of MultiPolygon Z. Rows are then written some
+        For layers of polygons: what gives some rows of ``data`` their geometry in place of
+        their own, as Arrow well-known binary of MultiPolygon Z. Rows are then written some
         at a time.
+    columns
+        Of features: the columns to write, all where empty.
     """
 
-    data: gpd.GeoDataFrame | pd.DataFrame
+    data: gpd.GeoDataFrame | pd.DataFrame | Kept
     title: str | Mapping[str, str] = ""
     description: str = ""
     style: str | Mapping[str, str] | None = None
     aliases: Mapping[str, str] = field(default_factory=dict)
-    surfaces: Callable[[int, int], Any] | None = None
+    surfaces: Callable[[gpd.GeoDataFrame], Any] | None = None
+    columns: Sequence[str] = ()
 
     def words(self, name: str, lang: str) -> str:
         """Return the title in a language, the layer's name where it has none."""
@@ -295,7 +299,7 @@ def _check(file: str, layers: Mapping[str, Layer], lang: str) -> None:
                     f"layers {seen[text]!r} and {name!r} are both called {text!r}",
                     "names and titles that differ by more than case",
                 )
-        data = layer.data
+        data = _shown(layer)
         fields = [str(c) for c in data.columns]
         spatial = isinstance(data, gpd.GeoDataFrame)
         if spatial:
@@ -351,15 +355,21 @@ def _styles(layer: Layer, lang: str) -> dict[str, str]:
         columns = [str(c) for c in layer.data.columns]
         return {k: table({**names(columns, k), **layer.aliases}) for k in (lang, *others)}
     return {
-        k: named_style(layer.style, layer.data, lang=k, aliases=layer.aliases)
+        k: named_style(layer.style, head_of(layer.data), lang=k, aliases=layer.aliases)
         for k in (lang, *others)
     }
+
+
+def _shown(layer: Layer) -> Any:
+    """Return the data with the columns that are written; without rows where it lies on disk."""
+    data = head_of(layer.data)
+    return data[[*layer.columns, data.geometry.name]] if layer.columns else data
 
 
 def _is_spatial(data: Any) -> bool:
     import geopandas as gpd
 
-    return isinstance(data, gpd.GeoDataFrame)
+    return isinstance(data, gpd.GeoDataFrame | Kept)
 
 
 # --- writing ------------------------------------------------------------------------
@@ -369,10 +379,14 @@ def _write_layer(work: Path, name: str, layer: Layer) -> None:
     import pandas as pd
     import pyogrio
 
-    if layer.surfaces is not None or (len(layer.data) > STREAMED and _is_polygons(layer.data)):
+    if (
+        isinstance(layer.data, Kept)
+        or layer.surfaces is not None
+        or (len(layer.data) > STREAMED and _is_polygons(layer.data))
+    ):
         _stream_layer(work, name, layer)
         return
-    data = layer.data.reset_index(drop=True)
+    data = _shown(layer).reset_index(drop=True)
     for column in data.columns:
         if isinstance(data[column].dtype, pd.CategoricalDtype):
             data = data.assign(**{column: data[column].astype(data[column].cat.categories.dtype)})
@@ -415,58 +429,50 @@ def _stream_layer(work: Path, name: str, layer: Layer) -> None:
     import pyarrow as pa
     import pyogrio
 
-    data = layer.data
-    columns = [c for c in data.columns if c != data.geometry.name]
-    fields = [pa.field(str(c), _arrow_type(data[c])) for c in columns]
+    data, head = layer.data, _shown(layer)
+    fields = schema_of(data, [c for c in head.columns if c != head.geometry.name])
     schema = pa.schema([*fields, pa.field("geom", pa.large_binary())])
-    surfaces = layer.surfaces or functools.partial(_multipolygons, data.geometry)
+    surfaces = layer.surfaces or _multipolygons
 
     def batches() -> Iterator[Any]:
-        for first in range(0, len(data), STREAMED):
-            part = data.iloc[first : first + STREAMED]
-            arrays = [
-                pa.array(part[c], type=f.type, from_pandas=True)
-                for c, f in zip(columns, fields, strict=True)
-            ]
-            arrays = [a.combine_chunks() if isinstance(a, pa.ChunkedArray) else a for a in arrays]
-            places = surfaces(first, first + len(part))
-            yield pa.RecordBatch.from_arrays([*arrays, places], schema=schema)
+        for part in pieces(data):
+            arrays = [*columns_of(part, fields), surfaces(part)]
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
-    deep = layer.surfaces is not None or bool(data.geometry.has_z.any())
-    pyogrio.write_arrow(
-        pa.RecordBatchReader.from_batches(schema, batches()),
-        work,
-        layer=name,
-        driver="GPKG",
-        append=False,
-        geometry_name="geom",
-        geometry_type="MultiPolygon Z" if deep else "MultiPolygon",
-        crs=data.crs.to_wkt(),
-        dataset_options={"VERSION": "1.3"},
-        layer_options={
-            "IDENTIFIER": layer.words(name, ""), "DESCRIPTION": layer.description,
-            "GEOMETRY_NAME": "geom", "SPATIAL_INDEX": "YES",
-            "FID": "qala_fid" if "fid" in (str(c).lower() for c in columns) else "fid",
-        },
-    )  # fmt: skip
+    deep = layer.surfaces is not None or bool(head.geometry.has_z.any())
+    with ThreadPoolExecutor(1) as pool:
+        pyogrio.write_arrow(
+            pa.RecordBatchReader.from_batches(schema, _ahead(pool, batches())),
+            work,
+            layer=name,
+            driver="GPKG",
+            append=False,
+            geometry_name="geom",
+            geometry_type="MultiPolygon Z" if deep else "MultiPolygon",
+            crs=head.crs.to_wkt(),
+            dataset_options={"VERSION": "1.3"},
+            layer_options={
+                "IDENTIFIER": layer.words(name, ""), "DESCRIPTION": layer.description,
+                "GEOMETRY_NAME": "geom", "SPATIAL_INDEX": "YES",
+                "FID": "qala_fid" if "fid" in (n.lower() for n in fields.names) else "fid",
+            },
+        )  # fmt: skip
 
 
-def _arrow_type(column: Any) -> Any:
-    """Return the Arrow type of a column; text where nothing tells."""
-    import pyarrow as pa
-
-    kind = pa.array(column.head(0) if column.dtype != object else column, from_pandas=True).type
-    if pa.types.is_null(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind):
-        return pa.string()
-    return kind
+def _ahead(pool: ThreadPoolExecutor, items: Iterator[Any]) -> Iterator[Any]:
+    """Make the next item while one is used."""
+    made = pool.submit(next, items, None)
+    while (item := made.result()) is not None:
+        made = pool.submit(next, items, None)
+        yield item
 
 
-def _multipolygons(shapes: gpd.GeoSeries, first: int, last: int) -> Any:
-    """Return rows as well-known binary of multipolygons."""
+def _multipolygons(part: gpd.GeoDataFrame) -> Any:
+    """Return outlines of rows as well-known binary of multipolygons."""
     import pyarrow as pa
     import shapely
 
-    some = shapes.iloc[first:last].to_numpy().copy()
+    some = part.geometry.to_numpy().copy()
     single = shapely.get_type_id(some) == 3
     if single.any():
         some[single] = shapely.multipolygons(some[single], indices=np.arange(int(single.sum())))

@@ -152,6 +152,7 @@ def tiles_from_gpkg(
     *,
     ids: Sequence[str] | None = None,
     to_ellipsoid: float | None = None,
+    extras: dict[str, Any] | None = None,
 ) -> TileReport:
     """Bring the tiles of a twin's GeoPackage up to date, as after an edit in a GIS.
 
@@ -167,6 +168,8 @@ def tiles_from_gpkg(
         objects are compared with the digests of the last run.
     to_ellipsoid
         Metres added to heights; as in the tileset that is there where None, else 0.
+    extras
+        Kept in the tileset's asset; as in the tileset that is there where None.
 
     Returns
     -------
@@ -189,11 +192,11 @@ def tiles_from_gpkg(
     import msgspec
 
     file, target = Path(path), Path(folder)
-    extras: dict[str, Any] = {}
-    if (target / "tileset.json").exists():
-        extras = msgspec.json.decode((target / "tileset.json").read_bytes())["asset"].get(
-            "extras", {}
-        )
+    if extras is None:
+        extras = {}
+        if (target / "tileset.json").exists():
+            before = msgspec.json.decode((target / "tileset.json").read_bytes())
+            extras = before["asset"].get("extras", {})
     lift = float(extras.get("addedToReachEllipsoid", 0.0)) if to_ellipsoid is None else to_ellipsoid
     if not file.is_file():
         raise InputError(f"{file} does not exist", "the city.gpkg of a twin")

@@ -182,14 +182,15 @@ def _ground_text(twin: Twin, lang: str) -> str:
 
 def _shares(twin: Twin) -> dict[str, dict[str, float]]:
     """Return the share of buildings of each colour of the legends."""
-    table = twin.buildings[twin.buildings["parent"].isna()]
+    table = twin.buildings
+    tops = table["parent"].isna().to_numpy()
     step = np.searchsorted(HEIGHT_BREAKS[1:-1], table["height"].to_numpy(float), side="right")
-    columns = {"class": table["class"], "source": table["height_source"],
-               "height": step.astype(str)}  # fmt: skip
+    columns = {"class": table["class"].to_numpy(), "source": table["height_source"].to_numpy(),
+               "height": step}  # fmt: skip
     out: dict[str, dict[str, float]] = {}
     for mode, values in columns.items():
-        found, counts = np.unique(np.asarray(values, dtype=str), return_counts=True)
-        shares = (counts / max(len(table), 1)).round(4)
+        found, counts = np.unique(values[tops].astype(str), return_counts=True)
+        shares = (counts / max(int(tops.sum()), 1)).round(4)
         out[mode] = dict(zip(found.tolist(), shares.tolist(), strict=True))
     return out
 
