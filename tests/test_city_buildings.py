@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
+import pandas as pd
 import pytest
 import shapely
 
+from qala.city import buildings
 from qala.city.buildings import building_table, clean_outlines, touching
 from qala.city.osm import BUILDING_TAGS, local_utm, read_osm
 from qala.errors import InputError
@@ -61,6 +64,26 @@ def test_outlines_as_drawn_are_repaired_or_refused_by_id() -> None:
     assert not touching(clean.geometry.to_numpy()).any()
     # two triangles of 25 m² each
     assert clean.area[0] == pytest.approx(50, abs=0.5)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 1000])
+def test_outlines_cleaned_at_a_time_never_change_a_table(
+    reference: Path, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    raw = read_osm(reference / "osm" / "monaco_2021.osm.pbf")
+    outlines = raw.layers["buildings"].to_crs(32632)
+    # the same again under other ids, and lines that do not close
+    twice = outlines.iloc[:40].assign(id=[f"way/x{i}" for i in range(40)])
+    lines = outlines.iloc[40:60].assign(id=[f"way/y{i}" for i in range(20)])
+    lines = lines.set_geometry(shapely.linestrings([[(X, Y), (X + i, Y)] for i in range(1, 21)]))
+    outlines = pd.concat([outlines.iloc[:300], twice, lines.set_crs(32632, allow_override=True)])
+    whole, issues = clean_outlines(outlines)
+    assert len(issues) >= 60
+    monkeypatch.setattr(buildings, "CLEANED", rows)
+    table, found = clean_outlines(outlines)
+    assert found == issues
+    assert table.drop(columns="geometry").equals(whole.drop(columns="geometry"))
+    assert (table.geometry.to_wkb() == whole.geometry.to_wkb()).all()
 
 
 def test_parts_stand_for_their_building_and_leave_a_remainder() -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qala.city.heights import ASSUMPTIONS, WITHOUT_WALLS, assign_heights, type_levels
+from qala.city.osm import BUILDING_TAGS
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -29,10 +30,15 @@ COVERED = 0.90
 REMAINDER = 0.10
 #: a part belongs to the outline that holds at least this share of it
 BELONGS = 0.5
+#: outlines cleaned at a time
+CLEANED = 20_000
 #: width of the gap that opens an outline touching itself, metres
 GAP = 0.02
 
 Issue = tuple[str, str, str, str]
+
+#: tags that stay columns of the table, or whose name a column of it has
+_STAY = ("height", "min_height", "name", "roof:orientation")
 
 _HEIGHT_TAGS = (
     "height", "building:height", "est_height", "building:levels", "roof:levels", "roof:shape",
@@ -61,15 +67,28 @@ def clean_outlines(
         neither themselves nor each other, and the issues
         (layer, id, action, reason).
     """
+    raw, ids = outlines.geometry.to_numpy(), outlines["id"].to_numpy(object)
+    steps = [slice(i, i + CLEANED) for i in range(0, len(raw), CLEANED)]
+    parts = [_clean(raw[s], ids[s], min_area) for s in steps]
+    shapes = np.concatenate([np.empty(0, object), *(p[0] for p in parts)])
+    good = np.concatenate([np.empty(0, bool), *(p[1] for p in parts)])
+    out = outlines.set_geometry(shapes, crs=outlines.crs)[good]
+    twice, found = _drawn_twice(out)
+    return out[~twice].reset_index(drop=True), [*(i for p in parts for i in p[2]), *found]
+
+
+def _clean(
+    shapes: np.ndarray[Any, Any], ids: np.ndarray[Any, Any], min_area: float
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], list[Issue]]:
+    """Return some outlines as valid polygons, which of them are usable, and the issues."""
     import shapely
 
     issues: list[Issue] = []
-    ids = outlines["id"].to_numpy(object)
 
     def note(mask: np.ndarray[Any, Any], action: str, reason: str) -> None:
         issues.extend(("buildings", str(i), action, reason) for i in ids[mask])
 
-    shapes = outlines.geometry.to_numpy().copy()
+    shapes = shapes.copy()
     lines = np.isin(shapely.get_type_id(shapes), [1, 2])
     closed = lines & shapely.is_closed(shapes) & (shapely.get_num_coordinates(shapes) >= 4)
     coords, index = shapely.get_coordinates(shapes[closed], return_index=True)
@@ -102,19 +121,33 @@ def clean_outlines(
         for i in np.flatnonzero(lost & good):
             shapes[i] = shapely.multipolygons(parts[(owner == i) & ~small])
         good &= ~shapely.is_empty(shapes)
-    out = outlines.set_geometry(shapely.normalize(shapes), crs=outlines.crs)[good]
-    keys = shapely.to_wkb(out.geometry.to_numpy())
-    import pandas as pd
+    place = {str(osm_id): i for i, osm_id in enumerate(ids)}
+    issues.sort(key=lambda issue: place[issue[1]])
+    return shapely.normalize(shapes), good, issues
 
+
+def _drawn_twice(table: gpd.GeoDataFrame) -> tuple[np.ndarray[Any, Any], list[Issue]]:
+    """Tell rows whose outline is that of an earlier one."""
+    import pandas as pd
+    import shapely
+
+    shapes, part = table.geometry.to_numpy(), _is_part(table)
+    # only outlines of equal box and number of corners can be equal
+    look = np.column_stack([shapely.bounds(shapes), shapely.get_num_coordinates(shapes), part])
+    alike = np.flatnonzero(pd.DataFrame(look).duplicated(keep=False).to_numpy())
+    twice = np.zeros(len(table), bool)
+    if not len(alike):
+        return twice, []
     # a part may fill its building's whole outline: compare like with like
-    codes = pd.factorize(np.asarray(keys, dtype=object))[0] * 2 + _is_part(out)
-    first = pd.Series(out["id"].to_numpy(object)).groupby(codes).transform("first").to_numpy()
-    twice = pd.Series(codes).duplicated().to_numpy()
-    issues.extend(
+    codes = pd.factorize(shapely.to_wkb(shapes[alike]))[0] * 2 + part[alike]
+    ids = table["id"].to_numpy(object)[alike]
+    first = pd.Series(ids).groupby(codes).transform("first").to_numpy()
+    again = pd.Series(codes).duplicated().to_numpy()
+    twice[alike[again]] = True
+    return twice, [
         ("buildings", str(i), "refused", f"the outline is the same as that of {other}")
-        for i, other in zip(out["id"].to_numpy(object)[twice], first[twice], strict=True)
-    )
-    return out[~twice].reset_index(drop=True), issues
+        for i, other in zip(ids[again], first[again], strict=True)
+    ]
 
 
 def _plain(reason: str) -> str:
@@ -316,8 +349,7 @@ def _inherit(parts: gpd.GeoDataFrame, parents: gpd.GeoDataFrame) -> gpd.GeoDataF
     kind = parts["building:part"].to_numpy(object)
     vague = np.isin(kind.astype(str), ["yes", "base", "part"])
     parts["kind"] = np.where(vague, parents["kind"].to_numpy(object), kind)
-    for tag in ("name", "addr:street", "addr:housenumber"):
-        parts[tag] = parts[tag].where(parts[tag].notna(), parents[tag].to_numpy(object))
+    parts["name"] = parts["name"].where(parts["name"].notna(), parents["name"].to_numpy(object))
     return parts
 
 
@@ -425,6 +457,8 @@ def building_table(
     issues += [("buildings", i, "refused", why) for i, why in dict.fromkeys(refused)]
     table = _whole_heights(table)
     table["floor_area"] = floor_area(table)
+    # what was read of tags stands in columns of its own now
+    table = table.drop(columns=["outline_width", *(t for t in BUILDING_TAGS if t not in _STAY)])
     return table.sort_values("id", kind="stable").reset_index(drop=True), issues
 
 

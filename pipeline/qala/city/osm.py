@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +29,7 @@ NOTICE = "© OpenStreetMap contributors, ODbL 1.0"
 BUILDING_TAGS = (
     "building", "building:part", "height", "building:height", "est_height", "min_height",
     "building:levels", "building:min_level", "roof:shape", "roof:height", "roof:levels",
-    "roof:angle", "roof:direction", "roof:orientation", "name", "addr:street",
-    "addr:housenumber", "start_date", "amenity",
+    "roof:angle", "roof:direction", "roof:orientation", "name",
 )  # fmt: skip
 #: values of ``building`` that say that nothing stands there (any more, or yet)
 NOT_BUILT = {"none", "proposed", "planned", "demolished", "razed", "removed", "destroyed"}
@@ -70,23 +69,39 @@ _ONLY_FOR = {
 }
 
 
-@dataclass
 class _Rows:
-    """Rows of one layer while the file is read; none are kept of a layer nobody wants."""
+    """Rows of one layer while the file is read; none are kept of a layer nobody wants.
 
-    wanted: bool = True
-    ids: list[str] = field(default_factory=list)
-    kinds: list[str] = field(default_factory=list)
-    wkb: list[str] = field(default_factory=list)
-    tags: list[dict[str, str]] = field(default_factory=list)
+    Parameters
+    ----------
+    columns
+        Tags that are kept; None for a layer nobody wants.
+    """
+
+    def __init__(self, columns: tuple[str, ...] | None) -> None:
+        self.wanted = columns is not None
+        self.ids: list[str] = []
+        self.kinds: list[str] = []
+        self.wkb: list[bytes] = []
+        self.tags: dict[str, list[str | None]] = {c: [] for c in columns or ()}
+        # most values come again and again
+        self.words: dict[str, str] = {}
 
     def add(self, osm_id: str, kind: str, wkb: str, tags: dict[str, str]) -> None:
         if not self.wanted:
             return
         self.ids.append(osm_id)
-        self.kinds.append(kind)
-        self.wkb.append(wkb)
-        self.tags.append(tags)
+        self.kinds.append(self.words.setdefault(kind, kind))
+        self.wkb.append(bytes.fromhex(wkb))
+        for name, values in self.tags.items():
+            value = tags.get(name)
+            values.append(value if value is None else self.words.setdefault(value, value))
+
+    def drop(self, ids: Collection[str]) -> None:
+        """Leave out objects."""
+        keep = [i for i, osm_id in enumerate(self.ids) if osm_id not in ids]
+        for values in (self.ids, self.kinds, self.wkb, *self.tags.values()):
+            values[:] = [values[i] for i in keep]  # type: ignore[index]
 
 
 @dataclass(frozen=True)
@@ -162,7 +177,7 @@ def _read(
     if layers is not None and "stations" in layers:
         columns["stations"] = tuple(tags_of.get("stations", ()))
     # every kind of object is recognised; what nobody asked for is not kept
-    rows = {name: _Rows(wanted=name in columns) for name in (*_COLUMNS, "stations")}
+    rows = {name: _Rows(columns.get(name)) for name in (*_COLUMNS, "stations")}
     issues: list[tuple[str, str, str, str]] = []
     members: dict[str, str] = {}
     wanted: dict[str, str] = {}
@@ -181,7 +196,7 @@ def _read(
         else:
             _area(thing, tags, factory, rows, issues)
     told = {(layer, osm_id) for layer, osm_id, _, _ in issues}
-    drawn = {layer: set(table.ids) for layer, table in rows.items()}
+    drawn = {layer: {i for i in table.ids if i in wanted} for layer, table in rows.items()}
     issues.extend(
         (layer, osm_id, "refused", "the relation's members do not close to an outline, or lie "
          "outside the extract")
@@ -189,7 +204,8 @@ def _read(
         if layer in columns and osm_id not in drawn[layer] and (layer, osm_id) not in told
     )  # fmt: skip
     _drop_twins(rows["buildings"], outer, issues)
-    frames = {name: _frame(rows[name], of_layer) for name, of_layer in columns.items()}
+    # the rows of a layer are let go with its turn
+    frames = {name: _frame(rows.pop(name)) for name in columns}
     return OsmCity(frames, members, issues)
 
 
@@ -201,10 +217,7 @@ def _drop_twins(
     twins = {way: relation for way, relation in outer.items() if way in built and relation in built}
     if not twins:
         return
-    keep = [i for i, osm_id in enumerate(buildings.ids) if osm_id not in twins]
-    for name in ("ids", "kinds", "wkb", "tags"):
-        values = getattr(buildings, name)
-        values[:] = [values[i] for i in keep]
+    buildings.drop(twins)
     issues.extend(
         ("buildings", way, "refused", f"drawn again as the outer ring of {relation}")
         for way, relation in sorted(twins.items())
@@ -415,14 +428,18 @@ def _area(thing: Any, tags: dict[str, str], factory: Any, rows: Any, issues: Any
         rows[layer].add(osm_id, kind, wkb, tags)
 
 
-def _frame(rows: _Rows, columns: tuple[str, ...]) -> gpd.GeoDataFrame:
+def _frame(rows: _Rows) -> gpd.GeoDataFrame:
     import geopandas as gpd
     import pandas as pd
     import shapely
 
-    table = pd.DataFrame({"id": rows.ids, "kind": rows.kinds}, dtype="object")
-    for column in columns:
-        table[column] = pd.Series([t.get(column) for t in rows.tags], dtype="object")
+    lists: dict[str, list[Any]] = {"id": rows.ids, "kind": rows.kinds, **rows.tags}
+    columns = {}
+    for name, values in lists.items():
+        columns[name] = np.array(values, dtype=object)
+        values.clear()
+    # columns apart, as they came: one block of all would be a copy
+    table = pd.DataFrame(columns, dtype="object", copy=False)
     geometry = shapely.from_wkb(np.array(rows.wkb, dtype=object))
     return gpd.GeoDataFrame(table, geometry=geometry, crs="EPSG:4326")
 

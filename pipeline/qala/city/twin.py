@@ -163,7 +163,9 @@ def build_twin(
     raw = osm if isinstance(osm, OsmCity) else read_osm(osm)
     title = name or (_name_of(osm) if not isinstance(osm, OsmCity) else "city")
     clock("read")
-    layers = dict(raw.layers)
+    layers, members, issues = dict(raw.layers), raw.members, _issues_here(raw, polygon)
+    # what is read here is let go layer by layer
+    del raw
     if polygon is not None:
         layers = {
             k: in_area(v, polygon, clip=k in _CLIPPED) if len(v) else v for k, v in layers.items()
@@ -180,11 +182,12 @@ def build_twin(
     crs = local_utm(box)
     move = Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform
     outlines = to_crs(outlines, move, crs)
-    table, issues = building_table(outlines, raw.members, heights=str(heights) if heights else None)
+    table, found = building_table(outlines, members, heights=str(heights) if heights else None)
+    del outlines
     if not len(table):
         raise InputError("no outline of the area is usable", "at least one valid outline",
-                         "; ".join(i[3] for i in issues[:3]))  # fmt: skip
-    issues = [*_issues_here(raw, polygon), *issues]
+                         "; ".join(i[3] for i in found[:3]))  # fmt: skip
+    issues += found
     clock("buildings")
     table, vertical, found = base_heights(
         table, terrain, undulation=undulation, vertical_datum=vertical_datum,
@@ -280,7 +283,7 @@ class _Clock:
 
 
 #: rows whose solids are measured at a time
-MEASURED = 50_000
+MEASURED = 10_000
 #: layers cut at the border of the area
 _CLIPPED = {"streets", "railways", "landuse", "green", "water", "waterways", "networks",
             "protected_areas"}  # fmt: skip
