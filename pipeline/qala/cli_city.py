@@ -117,7 +117,7 @@ _CHANGES = ("created", "changed", "merged", "split", "abolished")
 
 def tell_run(result: Any) -> None:
     """Print what a workflow ``city`` made, or had made when nothing changed."""
-    _tell({k: v for k, v in result.record["counts"].items() if k != "parts_s"})
+    _tell(result.record["counts"])
 
 
 def tiles(

@@ -504,9 +504,12 @@ def city_twin(
     TemporaryError
         When another run holds the folder.
     """
+    from qala.city.steps import city_recipe
+
     folder = Path(out or workflow.out or "out").resolve()
     return _resumable(
-        workflow, lambda stage, recorder, steps: _city(workflow, stage, recorder, folder),
+        workflow,
+        lambda stage, recorder, steps: city_recipe(workflow, stage, recorder, steps, folder),
         out=out, force=force, wait=wait,
     )  # fmt: skip
 
@@ -544,77 +547,6 @@ def indicators(
     return _resumable(
         workflow, lambda stage, recorder, steps: indicators_recipe(workflow, stage, recorder),
         out=out, force=force, wait=wait,
-    )  # fmt: skip
-
-
-#: grows by imports after the run, and is not the run's alone
-_REGISTERS = "registers.gpkg"
-
-
-def _city(workflow: CityWorkflow, stage: Path, recorder: Recorder, folder: Path) -> Made:
-    """Make the twin in the stage."""
-    import shutil
-
-    import pandas as pd
-
-    from qala import provenance
-    from qala.config import title_of
-
-    given, step, lang = workflow.inputs, workflow.city, workflow.outputs.language
-    area = given.area
-    if area is not None and given.area_layer is not None:
-        area = f"{area}:{given.area_layer}"
-    options: dict[str, Any] = {
-        "terrain": given.terrain, "heights": given.heights, "undulation": step.undulation,
-        "vertical_datum": step.vertical_datum, "date": step.date, "lang": lang,
-        "name": step.name or title_of(workflow, lang) or None,
-        "clear_sky_index": step.clear_sky_index,
-    }  # fmt: skip
-    before = provenance.read_record(folder)
-    if step.history and before is not None and (folder / "city.gpkg").is_file():
-        places = [_place_of(r) for r in (before.get("parameters") or {}, recorder.parameters)]
-        if places[0] == places[1]:
-            options["since"] = folder / "city.gpkg"
-            log.info("going on from the twin of %s", before.get("started"))
-        else:
-            log.warning("the twin in %s is of another place; its history ends there", folder)
-    living = folder / _REGISTERS
-    if "since" in options and living.is_file():
-        shutil.copyfile(living, stage / _REGISTERS)
-    with recorder.step("make the twin") as notes:
-        if given.demo:
-            from qala.city.demo import demo_flow
-
-            found = demo_flow(stage, **options)
-        else:
-            from qala.city.twin import city_flow
-
-            assert given.osm is not None
-            found = city_flow(
-                given.osm, stage, bbox=workflow.bbox, area=area, population=given.population,
-                synthetic=workflow.synthetic, **options,
-            )  # fmt: skip
-        found.pop("folder", None)
-        # how long each part took is told by the log; counts are the same every time
-        notes |= {k: v for k, v in found.items() if k != "timings"}
-        notes["parts_s"] = found.get("timings", {})
-    if "since" in options and living.is_file():
-        (stage / _REGISTERS).unlink(missing_ok=True)
-    files = sorted(p for p in stage.rglob("*") if p.is_file())
-    tables = {"measures": pd.read_csv(stage / "summary.csv")}
-    more: dict[str, Any] = {
-        "title": workflow.title or step.name or "", "counts": notes, "living": [_REGISTERS],
-        "synthetic": workflow.synthetic or given.demo,
-    }  # fmt: skip
-    return files, tables, more
-
-
-def _place_of(parameters: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return which city a record is of."""
-    given = parameters.get("inputs") or {}
-    return (
-        parameters.get("workflow"), parameters.get("bbox"), given.get("area"),
-        given.get("area_layer"), given.get("demo"), (parameters.get("city") or {}).get("name"),
     )  # fmt: skip
 
 

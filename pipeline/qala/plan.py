@@ -103,14 +103,13 @@ def _steps(workflow: Page, folder: Path, recorder: Recorder | None) -> list[str]
     if recipe == "indicators":
         drawn = ["draw maps"] if workflow.outputs.figures else []  # type: ignore[attr-defined]
         return ["indicators", *drawn, "write tables"]
-    if recipe == "city":
-        since = (folder / "city.gpkg").is_file() and workflow.city.history  # type: ignore[attr-defined]
-        return ["make the twin" + (", going on from the one in the folder" if since else "")]
     if recorder is None:
         return ["fetch or bring what is missing", "all further steps"]
     from qala import area_steps, urbanisation
+    from qala.city import steps as city_steps
 
-    room: Any = area_steps if recipe == "functional_areas" else urbanisation
+    rooms: dict[str, Any] = {"functional_areas": area_steps, "city": city_steps}
+    room = rooms.get(recipe, urbanisation)
     return [f"{name}: {state}" for name, state in room.planned(workflow, folder, recorder)]
 
 

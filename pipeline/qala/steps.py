@@ -342,6 +342,11 @@ def read_note(place: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and wanted <= set(found) else None
 
 
+def kept_note(folder: Path, name: str) -> dict[str, Any] | None:
+    """Return what is kept with a step of an output folder, by its name."""
+    return read_note(folder / STORE / _slug(name))
+
+
 def why(
     note: Mapping[str, Any] | None, parts: Mapping[str, str], place: Path, *, force: bool = False
 ) -> list[str]:

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import logging
 import math
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,20 +64,35 @@ def demo_flow(
     InputError
         As of :func:`qala.city.twin.city_flow`.
     """
-    import tempfile
-
     from qala.city.twin import city_flow
-    from qala.messages import tr
+
+    with demo_sources(True, buildings) as sources:
+        return city_flow(out=out, lang=lang, **sources, **demo_words(lang, name), **options)
+
+
+@contextmanager
+def demo_sources(wanted: bool = True, buildings: int = 10_000) -> Iterator[dict[str, Any]]:
+    """Give extract and population of the invented city while it is made; nothing if unwanted."""
     from qala.resources import resource
 
+    if not wanted:
+        yield {}
+        return
     with tempfile.TemporaryDirectory() as folder:
         extract = Path(folder) / "turkistan.osm.pbf"
         write_synthetic_turkistan(extract, buildings=buildings)
-        return city_flow(
-            extract, out, name=name or tr("city.demo.name", lang),
-            population=resource("sample", "GHS_POP_E2023_SYNTHETIC_54009_1000.tif"),
-            notice=tr("city.page.synthetic", lang), synthetic=True, lang=lang, **options,
-        )  # fmt: skip
+        people = resource("sample", "GHS_POP_E2023_SYNTHETIC_54009_1000.tif")
+        yield {"osm": extract, "population": people}
+
+
+def demo_words(lang: str, name: str | None) -> dict[str, Any]:
+    """Return what the invented city is called, in a language."""
+    from qala.messages import tr
+
+    return {
+        "name": name or tr("city.demo.name", lang), "notice": tr("city.page.synthetic", lang),
+        "synthetic": True,
+    }  # fmt: skip
 
 
 class _Writer:

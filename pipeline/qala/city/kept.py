@@ -139,7 +139,16 @@ def keep(table: gpd.GeoDataFrame, file: str | Path) -> Kept:
             values = [*columns_of(part, schema), pa.array(shapely.to_wkb(shapes), pa.binary()),
                       *(pa.array(side) for side in shapely.bounds(shapes).T)]  # fmt: skip
             writer.write_batch(pa.record_batch(values, schema=whole))
-    return Kept(Path(file), table.crs, schema, len(table))
+    return open_kept(file, table.crs)
+
+
+def open_kept(file: str | Path, crs: Any) -> Kept:
+    """Return the table of a file that :func:`keep` wrote."""
+    import pyarrow as pa
+
+    with pa.OSFile(str(file)) as source, pa.ipc.open_file(source) as found:
+        schema, count = found.schema, found.count_rows()
+    return Kept(Path(file), crs, pa.schema(list(schema)[: -1 - len(_BOX)]), count)
 
 
 def pieces(

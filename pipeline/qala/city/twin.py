@@ -161,7 +161,7 @@ def build_twin(
         raise InputError(f"date is {date!r}", "a day as YYYY-MM-DD")
     polygon = _area_of(bbox, area)
     raw = osm if isinstance(osm, OsmCity) else read_osm(osm)
-    title = name or (_name_of(osm) if not isinstance(osm, OsmCity) else "city")
+    title = name or (name_of(osm) if not isinstance(osm, OsmCity) else "city")
     clock("read")
     layers, members, issues = dict(raw.layers), raw.members, _issues_here(raw, polygon)
     # what is read here is let go layer by layer
@@ -250,7 +250,7 @@ def build_twin(
     )
 
 
-def _name_of(extract: str | Path) -> str:
+def name_of(extract: str | Path) -> str:
     """Return a name for people from an extract's file name: ``liechtenstein-latest.osm.pbf``."""
     words = Path(extract).name.split(".")[0].replace("_", " ").replace("-", " ").split()
     text = " ".join(w for w in words if w != "latest") or "city"
@@ -618,40 +618,63 @@ def city_flow(
     require_writable(folder / "city.gpkg")
     tell = progress or (lambda step: log.info("city: %s", step))
     tell("reading and building")
-    twin = build_twin(
+    twin, changes, listed = make_twin(
         osm, bbox=bbox, area=area, terrain=terrain, heights=heights, population=population,
         undulation=undulation, vertical_datum=vertical_datum, min_coverage=min_coverage, date=date,
-        name=name, clear_sky_index=clear_sky_index, notice=notice,
-        synthetic=synthetic,
+        name=name, clear_sky_index=clear_sky_index, notice=notice, synthetic=synthetic, since=since,
     )  # fmt: skip
-    changes, listed = None, None
-    if since is not None:
-        import pandas as pd
-
-        tell("comparing with the earlier twin")
-        earlier = read_objects(since)
-        twin, changes = compare(twin, earlier)
-        kept = [c for c in (earlier.changes, changes) if c is not None and len(c)]
-        listed = pd.concat(kept, ignore_index=True) if kept else changes
     tell("writing registers.gpkg")
     carry_on(twin, folder, since)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".table-") as work:
         # from here on buildings are read from disk, some at a time
         twin = replace(twin, buildings=keep(twin.buildings, Path(work) / "buildings.arrow"))
         tiles = _exports(twin, folder, tell, lang=lang, changes=listed)
-        kinds = np.unique(twin.buildings["lod"].to_numpy(str), return_counts=True)
-        result: dict[str, Any] = {
-            "folder": str(folder),
-            "buildings": int(twin.buildings["parent"].isna().sum()),
-            "solids": int((twin.buildings["lod"] != "0.2").sum()),
-            "lods": dict(zip(kinds[0].tolist(), kinds[1].tolist(), strict=True)),
-            "issues": len(twin.issues),
-            "tiles": tiles,
+        return {
+            "folder": str(folder), **tell_counts(twin, changes), "tiles": tiles,
             "timings": twin.timings,
-        }
-    if changes is not None:
-        result["changes"] = counts(changes)
-    return result
+        }  # fmt: skip
+
+
+def make_twin(
+    osm: str | Path, *, since: str | Path | None = None, **options: Any
+) -> tuple[Twin, pd.DataFrame | None, pd.DataFrame | None]:
+    """Make a twin, going on from an earlier one.
+
+    Parameters
+    ----------
+    osm, **options
+        As of :func:`build_twin`.
+    since
+        ``city.gpkg`` of an earlier run.
+
+    Returns
+    -------
+    tuple
+        The twin; what changed in this run, and in all runs so far (None without ``since``).
+    """
+    import pandas as pd
+
+    twin = build_twin(osm, **options)
+    if since is None:
+        return twin, None, None
+    earlier = read_objects(since)
+    twin, changes = compare(twin, earlier)
+    kept = [c for c in (earlier.changes, changes) if c is not None and len(c)]
+    return twin, changes, pd.concat(kept, ignore_index=True) if kept else changes
+
+
+def tell_counts(twin: Twin, changes: pd.DataFrame | None) -> dict[str, Any]:
+    """Return what a twin holds in numbers, and objects that changed by layer and kind."""
+    table = twin.buildings
+    lods = table["lod"].to_numpy(str)
+    kinds = np.unique(lods, return_counts=True)
+    return {
+        "buildings": int(table["parent"].isna().sum()),
+        "solids": int((lods != "0.2").sum()),
+        "lods": dict(zip(kinds[0].tolist(), kinds[1].tolist(), strict=True)),
+        "issues": len(twin.issues),
+        **({} if changes is None else {"changes": counts(changes)}),
+    }
 
 
 def _exports(
@@ -676,7 +699,7 @@ def _exports(
     tiles = export_tiles(twin, folder / "city.gpkg", folder)
     clock("tiles")
     tell("writing the page")
-    export_page(twin, folder, lang=lang)
+    export_page(twin, folder, tiles=folder / "tiles", lang=lang)
     clock("web")
     return tiles
 
@@ -700,14 +723,14 @@ def export_tiles(twin: Twin, gpkg: Path, folder: Path) -> TileReport:
     )
 
 
-def export_page(twin: Twin, folder: Path, *, lang: str) -> None:
-    """Write ``web`` beside the tiles, and the terrain that it stands on."""
+def export_page(twin: Twin, folder: Path, *, tiles: Path, lang: str) -> None:
+    """Write ``web`` and the terrain that it stands on; small tilesets are packed into it."""
     from qala.city.relief import write_terrain_raster
     from qala.export.terrain3d import write_terrain_tiles
     from qala.export.web import ground_picture, write_web
 
     picture = ground_picture(twin)
-    write_web(twin, folder / "web", tiles=folder / "tiles", picture=picture, lang=lang)
+    write_web(twin, folder / "web", tiles=tiles, picture=picture, lang=lang)
     write_terrain_tiles(
         twin.relief, twin.buildings.crs, folder / "terrain", picture=picture,
         to_ellipsoid=twin.vertical.to_ellipsoid, extras=_extras(twin),
