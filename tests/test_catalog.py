@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import qala
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -262,6 +263,54 @@ def test_hostile_asset_is_refused_without_a_check(tmp_path: Path) -> None:
     folder = put(tmp_path / "a" / "mine", page(asset={"href": "../../../etc/passwd"}))
     with pytest.raises(InputError, match="climbs out"):
         open_catalogs([folder])
+
+
+@pytest.mark.parametrize(
+    ("item", "told"),
+    [
+        (page(id=None), "id is None"),
+        (page(id="../../x"), "letters, digits"),
+        (page(collection=5), "collection is 5"),
+        (page(bbox="60,40,61,41"), "west < east"),
+        (page(properties={"qala:epochs": 5}), "qala:epochs is 5"),
+        (page(properties={"qala:epoch": [2020]}), "a year"),
+        (page(asset={"bands": 5}), "bands is 5"),
+        (page(asset={"bands": ["people"]}), "bands is"),
+        (page(asset={"qala:mirrors": 5}), "qala:mirrors is 5"),
+        (page(asset={"qala:member": 5}), "qala:member is 5"),
+        (page(asset={"file:size": "10"}), "file:size is '10'"),
+        (page(asset={"file:checksum": "zzzz"}), "a multihash"),
+        (page(asset={"href": "http://[bad/a.tif"}), "cannot be read"),
+        (page(asset={"href": "http://ann:geheim@[bad/a.tif"}), "cannot be read"),
+    ],
+)
+def test_fields_that_nothing_can_use_are_refused_by_every_reader(
+    tmp_path: Path, item: dict[str, Any], told: str
+) -> None:
+    folder = put(tmp_path / "mine", item)
+    for reader in (check_catalog, lambda p: open_catalogs([p])):
+        with pytest.raises(InputError) as met:
+            reader(folder)
+        assert told in str(met.value)
+        assert "geheim" not in str(met.value)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"tiles": 5}', '{"tiles": {"a": [1]}, "crs": "x"}'])
+def test_tile_scheme_that_is_none(tmp_path: Path, text: str) -> None:
+    folder = put(tmp_path, page(asset={"href": "https://e.org/{tile}.zip", "qala:tiles": "t.json"}))
+    (folder / "t.json").write_text(text)
+    (found,) = search(open_catalogs([folder]), product="mine")
+    with pytest.raises(InputError, match=r"tile scheme t\.json cannot be read"):
+        assets_of(found, bbox=(60, 40, 61, 41))
+
+
+def test_secrets_of_addresses_are_not_shown(tmp_path: Path) -> None:
+    item = page(asset={"href": "https://ann:geheim@example.org/a.tif?token=s3cr3t"})
+    shown = qala("catalog", "show", "mine", "--catalog", put(tmp_path, item))
+    assert shown.code == 0
+    assert "https://example.org/a.tif?…" in shown.out
+    assert "geheim" not in shown.out + shown.err
+    assert "s3cr3t" not in shown.out + shown.err
 
 
 def test_ids_that_stand_twice(tmp_path: Path) -> None:

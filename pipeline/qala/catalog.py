@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 from qala.errors import InputError, Problems
-from qala.identity import has_secret, safe_url, write_json
+from qala.identity import has_secret, safe_url, scrub, write_json
 from qala.messages import said
 from qala.resources import resource
 
@@ -119,6 +119,7 @@ def open_catalogs(paths: Iterable[str | Path] = ()) -> list[pystac.Item]:
         pages, problems = _walk(entry)
         for page in pages:
             _check_paths(page, entry.parent, problems)
+            _check_fields(page, entry.parent, problems)
         problems.raise_if_any()
         found += _items(pages)
     return found
@@ -193,6 +194,8 @@ def assets_of(item: pystac.Item, *, bbox: Box | None = None, key: str | None = N
         if k not in tiled and (not a.roles or "data" in a.roles)
     ]  # fmt: skip
     keys = [key] if key else tiled if bbox is not None and tiled else whole
+    if not item.assets:
+        raise InputError(f"{item.id} has no assets", "an item that holds files")
     if not keys:
         raise InputError(f"{item.id} comes in tiles", "a place: --bbox west,south,east,north")
     found: list[Asset] = []
@@ -311,14 +314,22 @@ def _tiles(scheme: str, base: Path, bbox: Box) -> list[str | None]:
             for lon in range(math.floor(west), math.ceil(east))
         ]
     import numpy as np
+    import pyproj.exceptions
     import shapely
     from pyproj import Transformer
 
-    table = json.loads((base / scheme).read_text(encoding="utf-8"))
-    edges = np.array(list(table["tiles"].values()), dtype=float)
+    try:
+        table = json.loads((base / scheme).read_text(encoding="utf-8"))
+        edges = np.array(list(table["tiles"].values()), dtype=float).reshape(-1, 4)
+        move = Transformer.from_crs("EPSG:4326", table["crs"], always_xy=True)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError,
+            pyproj.exceptions.CRSError) as error:  # fmt: skip
+        raise InputError(
+            f"tile scheme {scheme} cannot be read ({error})",
+            "JSON with crs, and tiles: name to left, bottom, right, top",
+        ) from error
     # the box's sides are curves in the scheme's projection
     ring = shapely.segmentize(shapely.box(west, south, east, north), 0.1)
-    move = Transformer.from_crs("EPSG:4326", table["crs"], always_xy=True)
     area = shapely.transform(ring, lambda xy: np.column_stack(move.transform(xy[:, 0], xy[:, 1])))
     if not np.isfinite(shapely.get_coordinates(area)).all():
         raise InputError(f"the box {bbox} lies outside {table['crs']}", "degrees on the globe")
@@ -445,6 +456,79 @@ def _check_paths(page: _Page, root: Path, problems: Problems) -> None:
                 _inside(path, page.file, root, problems, f"asset {key}", must_exist=False)
 
 
+def _check_fields(page: _Page, root: Path, problems: Problems) -> None:
+    """Refuse fields that no reader could use; which of them an item needs is another question."""
+    if page.raw["type"] != "Feature":
+        return
+    name, raw = _below(page.file, root), page.raw
+
+    def wrong(met: str, expected: str) -> None:
+        problems.add(f"{name}: {met}", expected)
+
+    if not isinstance(raw.get("id"), str) or not _NAME.fullmatch(raw["id"]):
+        wrong(f"id is {raw.get('id')!r}", "letters, digits, . _ -")
+    if raw.get("collection") is not None and not isinstance(raw["collection"], str):
+        wrong(f"collection is {raw['collection']!r}", "a name")
+    if raw.get("bbox") is not None:
+        _check_box(raw["bbox"], wrong)
+    own = raw["properties"] if isinstance(raw.get("properties"), dict) else {}
+    for field in ("qala:epoch", "qala:epochs"):
+        years = own.get(field, []) if field == "qala:epochs" else [own.get(field)]
+        if not isinstance(years, list) or not all(y is None or _is_year(y) for y in years):
+            wrong(f"{field} is {own[field]!r}", "a year from 1900 to 2100, or null")
+    size = own.get("qala:resolution")
+    if size is not None and not (_number(size) and size > 0):
+        wrong(f"qala:resolution is {size!r}", "metres above 0, or null")
+    assets = raw.get("assets")
+    for key, asset in assets.items() if isinstance(assets, dict) else ():
+        if isinstance(asset, dict):
+            _check_asset_fields(f"asset {key}", asset, wrong)
+
+
+def _is_year(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1900 <= value <= 2100
+
+
+def _check_asset_fields(name: str, asset: Mapping[str, Any], wrong: Any) -> None:
+    checksum = asset.get("file:checksum")
+    if checksum is not None and (not isinstance(checksum, str) or not _checksum(checksum)):
+        wrong(
+            f"{name}: file:checksum is {str(checksum)[:80]!r}",
+            "a multihash in hexadecimal: 1220 and 64 digits of SHA-256",
+        )
+    for field in ("file:size", "qala:size_seen"):
+        size = asset.get(field)
+        if size is not None and not (_number(size) and size >= 0 and size == int(size)):
+            wrong(f"{name}: {field} is {size!r}", "bytes")
+    for field in ("qala:member", "qala:md5_href"):
+        if asset.get(field) is not None and not isinstance(asset[field], str):
+            wrong(f"{name}: {field} is {asset[field]!r}", "a text")
+    mirrors = asset.get("qala:mirrors", [])
+    if not isinstance(mirrors, list) or not all(isinstance(m, str) for m in mirrors):
+        wrong(f"{name}: qala:mirrors is {mirrors!r}", "a list of addresses")
+    bands = asset.get("bands", [])
+    if not isinstance(bands, list) or not all(isinstance(b, dict) for b in bands):
+        wrong(f"{name}: bands is {bands!r}", "a list of descriptions")
+        bands = []
+    for band in bands:
+        missing = band.get("nodata")
+        if missing is not None and not _number(missing) and missing not in ("nan", "inf", "-inf"):
+            wrong(f"{name}: nodata is {missing!r}", "a number or nan")
+    for address in _addresses(asset):
+        try:
+            # a port out of range is told when it is asked for
+            urlsplit(address).port  # noqa: B018
+        except ValueError:
+            wrong(f"{name}: the address {scrub(address)!r} cannot be read", "https://host/path")
+
+
+def _addresses(asset: Mapping[str, Any]) -> list[str]:
+    """Return the addresses of an asset, as far as they are text."""
+    mirrors = asset.get("qala:mirrors")
+    given = [asset.get("href"), *(mirrors if isinstance(mirrors, list) else [])]
+    return [a for a in (*given, asset.get("qala:md5_href")) if isinstance(a, str)]
+
+
 def _below(file: Path, root: Path) -> str:
     return str(file.relative_to(root)) if file.is_relative_to(root) else file.name
 
@@ -505,12 +589,14 @@ def check_catalog(path: str | Path) -> list[str]:
     for page in pages:
         name = _below(page.file, root)
         kind = page.raw["type"]
+        _check_fields(page, root, problems)
         for error in sorted(validators[kind].iter_errors(page.raw), key=lambda e: str(e.path))[:5]:
             place = ".".join(map(str, error.absolute_path)) or "the page"
             problems.add(f"{name}: {place}: {error.message[:160]}", "as STAC 1.1 has it")
         own = page.raw.get("id")
         if not isinstance(own, str) or not _NAME.fullmatch(own):
-            problems.add(f"{name}: id is {own!r}", "letters, digits, . _ -")
+            if kind != "Feature":
+                problems.add(f"{name}: id is {own!r}", "letters, digits, . _ -")
         elif (kind, own) in ids:
             problems.add(f"{name}: id {own!r} stands also in {ids[kind, own]}", "one id a page")
         else:
@@ -562,21 +648,16 @@ def _check_item(page: _Page, root: Path, parent: _Page | None, problems: Problem
         wrong("license is missing here and in the collection", "an SPDX name or other")
     if not (own.get("sci:citation") or terms.get("sci:citation")):
         wrong("sci:citation is missing here and in the collection", "how to cite the data")
-    epoch = own.get("qala:epoch")
-    if epoch is not None:
-        if not isinstance(epoch, int) or isinstance(epoch, bool) or not 1900 <= epoch <= 2100:
-            wrong(f"qala:epoch is {epoch!r}", "a year from 1900 to 2100, or null")
-        elif isinstance(own.get("datetime"), str) and not own["datetime"].startswith(f"{epoch}-"):
-            wrong(f"qala:epoch {epoch} contradicts datetime {own['datetime']}", "the same year")
-    size = own.get("qala:resolution")
-    if size is not None and not (_number(size) and size > 0):
-        wrong(f"qala:resolution is {size!r}", "metres above 0, or null")
+    epoch, moment = own.get("qala:epoch"), own.get("datetime")
+    if _is_year(epoch) and isinstance(moment, str) and not moment.startswith(f"{epoch}-"):
+        wrong(f"qala:epoch {epoch} contradicts datetime {moment}", "the same year")
     if not own.get("datetime") and not (own.get("start_datetime") and own.get("end_datetime")):
         wrong("datetime is missing", "datetime, or start_datetime and end_datetime")
     code = own.get("proj:code")
     if not isinstance(code, str) or not re.fullmatch(r"[A-Z]+:\d+", code):
         wrong(f"proj:code is {code!r}", "a CRS like ESRI:54009")
-    _check_box(page.raw.get("bbox"), wrong)
+    if page.raw.get("bbox") is None:
+        _check_box(None, wrong)
     collection = page.raw.get("collection")
     if terms and collection != terms.get("id"):
         wrong(f"collection is {collection!r}", f"{terms.get('id')!r}, where it hangs")
@@ -603,40 +684,25 @@ def _check_asset(
     page: _Page, root: Path, key: str, asset: Mapping[str, Any], problems: Problems
 ) -> None:
     name = f"{_below(page.file, root)}: asset {key}"
-    href = asset.get("href")
-    checksum = asset.get("file:checksum")
-    if checksum is not None and (not isinstance(checksum, str) or not _checksum(checksum)):
-        problems.add(
-            f"{name}: file:checksum is {str(checksum)[:80]!r}",
-            "a multihash in hexadecimal: 1220 and 64 digits of SHA-256",
-        )
-        checksum = None
-    size = asset.get("file:size")
-    if size is not None and not (isinstance(size, int) and size >= 0):
-        problems.add(f"{name}: file:size is {size!r}", "bytes")
-        size = None
-    for band in asset.get("bands") or []:
-        missing = band.get("nodata") if isinstance(band, dict) else "band"
-        if missing is not None and not _number(missing) and missing not in ("nan", "inf", "-inf"):
-            problems.add(f"{name}: nodata is {missing!r}", "a number or nan")
+    checksum, size = asset.get("file:checksum"), asset.get("file:size")
     scheme = asset.get("qala:tiles")
-    addresses = [a for a in (href, *(asset.get("qala:mirrors") or [])) if isinstance(a, str)]
+    addresses = _addresses(asset)
     for address in addresses:
+        if address == asset.get("qala:md5_href"):
+            continue
         if ("{tile}" in address) != bool(scheme):
             problems.add(f"{name}: {safe_url(address)}", "{tile} with qala:tiles, never one alone")
     if scheme is not None and scheme != "degree":
         _inside(scheme, page.file, root, problems, f"asset {key}: qala:tiles")
-    if asset.get("qala:md5_href"):
-        addresses.append(str(asset["qala:md5_href"]))
     for address in addresses:
         if "://" not in address:
             local = _inside(address, page.file, root, problems, f"asset {key}")
             if local is not None:
                 _check_local(local, name, size, checksum, problems)
             continue
-        parts = urlsplit(address)
-        if parts.scheme not in ("https", "http", "file"):
-            problems.add(f"{name}: address of kind {parts.scheme!r}", "https")
+        scheme_of = address.partition("://")[0].lower()
+        if scheme_of not in ("https", "http", "file"):
+            problems.add(f"{name}: address of kind {scheme_of!r}", "https")
         if has_secret(address):
             problems.add(
                 f"{name}: {safe_url(address)} holds a secret",
@@ -645,15 +711,13 @@ def _check_asset(
             )
 
 
-def _check_local(
-    file: Path, name: str, size: int | None, checksum: Any, problems: Problems
-) -> None:
+def _check_local(file: Path, name: str, size: Any, checksum: Any, problems: Problems) -> None:
     import hashlib
 
-    if size is not None and file.stat().st_size != size:
+    if _number(size) and file.stat().st_size != size:
         problems.add(f"{name}: {file.name} has {file.stat().st_size:,} bytes", f"{size:,}")
         return
-    known = _checksum(checksum) if checksum else None
+    known = _checksum(checksum) if isinstance(checksum, str) else None
     if known:
         algorithm, digits = known.split(":")
         with file.open("rb") as handle:

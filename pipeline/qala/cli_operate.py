@@ -78,11 +78,12 @@ def show(
 ) -> None:
     """Show all that is known of a collection or item."""
     from qala.catalog import open_catalogs
+    from qala.identity import safe_url
 
     items = open_catalogs(catalog or [])
     found = [i for i in items if name in (i.id, i.collection_id)]
     if not found:
-        raise InputError(f"no collection or item is called {name}", "see `qala catalog list`")
+        raise InputError(f"no collection or item is called {name}", "one of `qala catalog list`")
     item = found[0]
     terms = item.extra_fields.get("qala:terms", {})
     own = item.properties
@@ -114,7 +115,7 @@ def show(
             f"nodata {bands[0]['nodata']}" if "nodata" in bands[0] else "",
             f"hash {more['file:checksum'][4:]}" if "file:checksum" in more else "no hash published",
         ]
-        typer.echo(f"asset {key:7} {asset.href}")
+        typer.echo(f"asset {key:7} {safe_url(asset.href)}")
         typer.echo(f"{'':13} {', '.join(n for n in notes if n)}")
 
 

@@ -53,7 +53,10 @@ def write_json(path: Path, value: Any) -> Path:
 
 def has_secret(url: str) -> bool:
     """Tell whether an address carries a user, password or token."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return scrub(url) != url
     keys = {k.casefold() for k in parse_qs(parts.query, keep_blank_values=True)}
     return "@" in parts.netloc or any(s in k for k in keys for s in _SECRET_KEYS)
 
@@ -66,7 +69,10 @@ def safe_url(url: str) -> str:
     >>> safe_url("https://ann:pw@host/a.zip?token=abc")
     'https://host/a.zip?…'
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return scrub(url)
     if not parts.scheme or not parts.netloc:
         return url
     host = parts.netloc.rsplit("@", 1)[-1]

@@ -416,7 +416,10 @@ def _causes(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, st
     used: set[str] = set()
     for key in sorted({*flats[0], *flats[1]}):
         old, new = (f.get(key) for f in flats)
-        is_input = any(v in h for v, h in zip((old, new), hashes, strict=True))
+        # sources may be told in several languages
+        is_input = any(
+            isinstance(v, str) and v in h for v, h in zip((old, new), hashes, strict=True)
+        )
         if is_input:
             used |= {str(v) for v in (old, new) if v}
             before = hashes[0].get(str(old)) if old else None
