@@ -195,6 +195,7 @@ def test_facets_contours_and_drape_agree_with_a_plane(tmp_path: Path) -> None:
     assert len(xyz) > 10
     assert xyz[:, 2] == pytest.approx(100 + (xyz[:, 0] - X - 5) / 10, abs=0.02)
     assert lifted.length == pytest.approx(400)
+    assert "z_source" not in drape(street, relief, file)
     far = street.set_geometry(shapely.transform(street.geometry, lambda p: p - [0, 70]))
     z = shapely.get_coordinates(drape(far, relief, file).geometry.iloc[0], include_z=True)[:, 2]
     assert z[[0, -1]].tolist() == [110.0, 150.0]  # outside the box: the cell as it is
@@ -294,3 +295,52 @@ def test_homes_come_first_and_far_people_are_not_moved(tmp_path: Path) -> None:
 def test_negative_people_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="people in a cell"):
         spread_people(city(), raster(tmp_path / "p.tif", slope() - 200))
+
+
+def test_bridges_and_tunnels_run_straight_from_ground_to_ground(tmp_path: Path) -> None:
+    x = np.arange(100)
+    valley = np.tile(np.abs(x - 45.0) * 2 + 100, (80, 1))  # 90 m deep, its floor at x = 455
+    relief = make_relief(file := raster(tmp_path / "v.tif", valley), "EPSG:32642", BOX,
+                         smoothing=0.0)  # fmt: skip
+
+    def way(*corners: tuple[float, float]) -> shapely.LineString:
+        return shapely.LineString([(X + a, Y + b) for a, b in corners])
+
+    rows = [
+        ("road", None, None, way((105, 100), (205, 100))),
+        # one bridge in two ways, joined over the floor of the valley
+        ("bridge 1", "yes", None, way((205, 100), (455, 100))),
+        ("bridge 2", "viaduct", None, way((455, 100), (805, 100))),
+        ("road on", None, None, way((805, 100), (855, 100))),
+        ("not one", "no", "no", way((205, 300), (805, 300))),
+        ("tunnel", None, "yes", way((205, 400), (355, 450), (805, 400))),
+        # nothing but bridges, in a ring
+        ("ring 1", "yes", None, way((205, 500), (405, 600), (805, 500))),
+        ("ring 2", "yes", None, way((805, 500), (405, 450), (205, 500))),
+    ]
+    names, bridge, tunnel, shapes = (list(column) for column in zip(*rows, strict=True))
+    streets = gpd.GeoDataFrame(
+        {"id": names, "bridge": bridge, "tunnel": tunnel}, geometry=shapes, crs="EPSG:32642"
+    )
+    out = drape(streets, relief, file).set_index("id")
+    assert out["z_source"].to_dict() == {
+        r[0]: "terrain" if r[0] in ("road", "road on", "not one") else "ends" for r in rows
+    }
+
+    def heights(name: str) -> tuple[np.ndarray, np.ndarray]:
+        xyz = shapely.get_coordinates(out.geometry[name], include_z=True)
+        return xyz[:, 0] - X, xyz[:, 2]
+
+    ground = 100 + np.abs(np.array([205.0, 805.0]) - 455) / 5
+    for name in ("bridge 1", "bridge 2"):
+        along, z = heights(name)
+        assert len(along) > 5
+        assert z == pytest.approx(np.interp(along, [205, 805], ground), abs=0.05)
+    along, z = heights("not one")
+    assert z.min() < 105
+    _, z = heights("tunnel")
+    assert z[[0, -1]] == pytest.approx(ground, abs=0.05)
+    assert (np.diff(z) > 0).all()
+    for name in ("ring 1", "ring 2"):
+        _, z = heights(name)
+        assert sorted(z[[0, -1]]) == pytest.approx(ground, abs=0.05)

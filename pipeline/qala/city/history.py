@@ -36,7 +36,7 @@ BESIDE = 0.5
 #: columns of the layer ``changes``
 COLUMNS = ("change", "layer", "id", "field", "old", "new", "date")
 #: columns that follow from the geometry, or tell of validity
-_DERIVED = {"id", "valid_from", "valid_to", "length", "area", "geometry"}
+_DERIVED = {"id", "valid_from", "valid_to", "length", "area", "z_source", "geometry"}
 #: layers made from the terrain: told as a whole
 _GROUND = ("terrain", "contours")
 #: tables and layers of an earlier twin that hold no objects of their own

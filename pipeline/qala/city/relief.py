@@ -317,7 +317,9 @@ def drape(layer: gpd.GeoDataFrame, relief: Relief, terrain: str | Path) -> gpd.G
 
     Lines get a corner at least every two cells, so that they follow the ground; polygons and
     points keep their corners. Places outside the relief's box take the terrain as it is,
-    places that it does not reach the nearest height.
+    places that it does not reach the nearest height. Bridges and tunnels run straight from the
+    ground at one end to the ground at the other, several that are joined as one; where a layer
+    tells of them, ``z_source`` is "ends" for these and "terrain" for others.
     """
     import shapely
 
@@ -338,9 +340,80 @@ def drape(layer: gpd.GeoDataFrame, relief: Relief, terrain: str | Path) -> gpd.G
             left, bottom, right, top = relief.box
             x, y = np.clip(xy[lost, 0], left, right), np.clip(xy[lost, 1], bottom, top)
             z[lost] = relief.at(x, y)
+    if line.all() and ("bridge" in layer or "tunnel" in layer):
+        over = _off_ground(layer)
+        z = _between_ends(shapes, over, xy, z)
+        layer = layer.assign(z_source=np.where(over, "ends", "terrain"))
     lifted = shapely.force_3d(shapes)
     xyz = np.column_stack([xy, np.round(z, 3)])
     return layer.set_geometry(shapely.set_coordinates(lifted, xyz), crs=layer.crs)
+
+
+def _off_ground(lines: gpd.GeoDataFrame) -> Array:
+    """Tell which lines are bridges or tunnels."""
+    out = np.zeros(len(lines), bool)
+    for tag in ("bridge", "tunnel"):
+        if tag in lines:
+            out |= (lines[tag].notna() & (lines[tag] != "no")).to_numpy(bool)
+    return out
+
+
+def _between_ends(shapes: Array, over: Array, xy: Array, z: Array) -> Array:
+    """Return heights of all corners, those of the lines ``over`` straight between their ends.
+
+    Where only such lines meet, their heights are joined: along a chain of them the height
+    runs evenly from ground to ground.
+    """
+    import shapely
+    from scipy.sparse import csgraph, csr_matrix, diags
+    from scipy.sparse.linalg import spsolve
+
+    parts, row = shapely.get_parts(shapes, return_index=True)
+    ends = np.cumsum(shapely.get_num_coordinates(parts))
+    starts = ends - np.diff(ends, prepend=0)
+    mine = np.flatnonzero(over[row])
+    if not len(mine):
+        return z
+    step = np.concatenate([[0.0], np.hypot(*np.diff(xy, axis=0).T)])
+    step[starts] = 0.0
+    way = np.cumsum(step)
+    first, last = starts[mine], ends[mine] - 1
+    length = np.maximum(way[last] - way[first], 1e-3)
+    # corners are one node where they lie in the same millimetre
+    _, node = np.unique(np.rint(xy * 1000).astype(np.int64), axis=0, return_inverse=True)
+    node = node.ravel()
+    count = int(node.max()) + 1
+    a, b = node[first], node[last]
+    inside = np.zeros(len(xy), bool)
+    inside[_runs(first, last)] = True
+    held = np.bincount(a, minlength=count) + np.bincount(b, minlength=count) == 1
+    held[node[~inside]] = True
+    height = np.zeros(count)
+    height[node] = z
+    joined = csr_matrix((1 / length, (a, b)), (count, count))
+    joined = joined + joined.T
+    # a ring of bridges that nothing holds stays on the ground
+    _, group = csgraph.connected_components(joined, directed=False)
+    held |= ~np.isin(group, group[held])
+    met = np.zeros(count, bool)
+    met[a] = met[b] = True
+    free, fixed = np.flatnonzero(met & ~held), np.flatnonzero(met & held)
+    if len(free):
+        pull = (diags(np.asarray(joined.sum(axis=1)).ravel()) - joined).tocsr()
+        height[free] = spsolve(pull[free][:, free].tocsc(), -pull[free][:, fixed] @ height[fixed])
+    at = _runs(first, last)
+    k = np.repeat(np.arange(len(mine)), last - first + 1)
+    share = (way[at] - way[first][k]) / length[k]
+    out = z.copy()
+    out[at] = height[a][k] + (height[b] - height[a])[k] * share
+    return out
+
+
+def _runs(first: Array, last: Array) -> Array:
+    """Return the numbers from each first to its last."""
+    sizes = last - first + 1
+    begin = np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return np.asarray(np.repeat(first, sizes) + np.arange(int(sizes.sum())) - begin)
 
 
 #: cells along a side up to which terrain outside the relief's box is read as it is
