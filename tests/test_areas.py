@@ -148,7 +148,7 @@ def test_nothing_is_done_twice(run: flows.Result) -> None:
     pd.testing.assert_frame_equal(again.tables["areas"], run.tables["areas"], check_dtype=False)
 
 
-def test_only_what_a_change_reaches_is_made_again(tmp_path: Path) -> None:
+def test_only_what_a_change_reaches_is_made_again(run: flows.Result, tmp_path: Path) -> None:
     data, out = tmp_path / "data", tmp_path / "out"
     shutil.copytree(SAMPLE, data)
     page = tmp_path / "w.yaml"
@@ -175,6 +175,14 @@ def test_only_what_a_change_reaches_is_made_again(tmp_path: Path) -> None:
     assert "delineate areas: areas.threshold changed" in planned.out
     assert "sensitivity: hangs on the result of 'delineate areas'" in planned.out
     assert made("areas.threshold=0.2") == drawn
+    compared = qala("diff", run.folder, out)
+    assert compared.code == 0, compared.err
+    assert "  areas.threshold: 0.15 → 0.2\n32 units and epochs differ, 32 of them" in compared.out
+    assert "(2023): zone of Shymkent → outside; explained by areas.threshold\n" in compared.out
+    chain = qala("why", f"{out}:zones")
+    assert "step delineate areas: settings" in chain.out
+    assert "areas.threshold=0.2" in chain.out
+    assert "step rates" not in chain.out
     assert made("areas.beta=0.05") == {"commuters", *drawn}
     assert made() == set()
     # names of cities stand in the reasons; another share may leave the cities what they were

@@ -136,7 +136,7 @@ def test_addresses_of_the_catalog_are_checked() -> None:
     for bad in (
         "catalog://pop", "catalog://nothing", "catalog://pop?epoch=two&resolution=1000",
         "catalog://pop?epoch=2020&resolution=1000&x=1", "catalog://ghs-fua-r2019a/nothing",
-        "catalog://copernicus-glo-30", "catalog:pop",
+        "catalog://copernicus-glo-30", "catalog:pop", "catalog://[bad",
     ):  # fmt: skip
         with pytest.raises(InputError):
             resolve(bad, items)

@@ -195,6 +195,14 @@ def test_equal_runs_differ_in_nothing(tmp_path: Path, files: dict[str, Path]) ->
     assert "no unit changed" in "\n".join(diff_text(found))
 
 
+def test_runs_that_cannot_be_compared_are_refused(tmp_path: Path, files: dict[str, Path]) -> None:
+    first = a_run(tmp_path / "first", files, RATES)
+    second = a_run(tmp_path / "second", files, RATES, workflow="indicators")
+    for pair in ((first, second), (second, second)):
+        with pytest.raises(InputError, match="indicators; expected two runs of urban"):
+            diff_runs(*pair)
+
+
 def test_units_of_one_run_only_are_named(tmp_path: Path, files: dict[str, Path]) -> None:
     first = a_run(tmp_path / "first", files, RATES)
     second = a_run(tmp_path / "second", files, {"a": RATES["a"], "c": (11, 5.0, 0.0)})

@@ -220,7 +220,10 @@ def resolve(address: str, items: Sequence[pystac.Item], *, bbox: Box | None = No
     InputError
         When it names nothing, or several items.
     """
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        parts = urlsplit("")
     if parts.scheme != "catalog" or not parts.netloc:
         raise InputError(f"{address!r} is no catalog address", "catalog://pop?epoch=2020")
     asked = {k: v[-1] for k, v in parse_qs(parts.query).items()}

@@ -24,16 +24,25 @@ if TYPE_CHECKING:
 
 #: how deep a chain of runs is followed
 _MAX_DEPTH = 20
-#: layers and files → the step that made them
-_STEPS = {
-    "units": "urbanisation rates", "urban_share": "urbanisation rates",
-    "rates": "urbanisation rates", "summary": "urbanisation rates",
-    "urban_centres": "delineate urban centres", "cells": "classify cells",
-    "degurba_l1": "classify cells", "degurba_l2": "classify cells",
-    "population_reconciled": "make population grids",
-    "correction_factors": "make population grids",
-    "sensitivity": "sensitivity", "inputs": "open inputs",
+#: layers and files → the step that made them, by the names that it has in one recipe or another
+_STEPS: dict[str, tuple[str, ...]] = {
+    "units": ("urbanisation rates",), "urban_share": ("urbanisation rates",),
+    "rates": ("urbanisation rates", "rates"), "summary": ("urbanisation rates",),
+    "urban_centres": ("delineate urban centres", "find urban centres"),
+    "cells": ("classify cells",),
+    "degurba_l1": ("classify cells",), "degurba_l2": ("classify cells",),
+    "population_reconciled": ("make population grids",),
+    "correction_factors": ("make population grids",),
+    "sensitivity": ("sensitivity",), "joined": ("sensitivity",), "inputs": ("open inputs",),
+    **dict.fromkeys(
+        ("areas", "cores", "zones", "membership", "cities", "merges"), ("delineate areas",)
+    ),
+    "flows": ("commuters",), "network": ("read network",), "isochrones": ("isochrones",),
 }  # fmt: skip
+
+
+#: parameters that rules are in
+_RULES = ("cells", "units", "areas", "city", "indicators", "bbox")
 
 
 @dataclass(frozen=True)
@@ -182,7 +191,7 @@ def _of_run(
         if step is None or _is_step(s["step"], step, epoch)
     ]  # fmt: skip
     parameters = record.get("parameters") or {}
-    rules = {k: parameters[k] for k in ("cells", "units", "bbox") if parameters.get(k)}
+    rules = {k: v for k, v in parameters.items() if k in _RULES and v}
     facts.append("parameters " + ", ".join(f"{k}={v}" for k, v in sorted(_flat(rules).items())))
     facts += [f"warning: {w}" for w in record.get("warnings", [])]
     if record.get("synthetic"):
@@ -213,9 +222,9 @@ def _of_run(
     )
 
 
-def _is_step(name: str, step: str, epoch: str | None) -> bool:
-    """Tell whether a step is the one asked for, or that of an epoch asked for."""
-    found = re.fullmatch(re.escape(step) + r"(?: (\d{4}))?", name)
+def _is_step(name: str, steps: Sequence[str], epoch: str | None) -> bool:
+    """Tell whether a step is one of those asked for, or that of an epoch asked for."""
+    found = re.fullmatch(f"(?:{'|'.join(map(re.escape, steps))})(?: (\\d{{4}}))?", name)
     return found is not None and (None in (epoch, found.group(1)) or found.group(1) == epoch)
 
 
@@ -329,49 +338,77 @@ class Difference:
 _TOLERANCE = 1e-9
 
 
+#: columns of units' names, the one that is shown first
+_NAMES = ("name_en", "name", "name_ru", "name_kk")
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """What runs of a recipe are compared by: a table, its words and its numbers."""
+
+    table: str
+    words: tuple[str, ...]
+    numbers: tuple[str, ...]
+
+
+_COMPARED = {
+    "urbanisation": _Compared(
+        "rates", ("degurba_l1", "degurba_l2"),
+        ("population", "official_share", "urban_share", "centre_share"),
+    ),
+    "functional_areas": _Compared("membership", ("role", "area"), ("population", "share")),
+}  # fmt: skip
+
+
 def diff_runs(first: str | Path, second: str | Path) -> Difference:
-    """Compare two runs: which units changed class or share, and what explains it.
+    """Compare two runs: which units changed class, share or area, and what explains it.
 
     Parameters
     ----------
     first, second
-        Output folders with ``provenance.json`` and ``tables/rates.parquet``.
+        Output folders of two runs of urbanisation with units, or of functional areas.
 
     Raises
     ------
     InputError
-        When a folder is none of a run, or holds no rates.
+        When a folder is none of a run, the runs are of other kinds, or hold no such table.
     """
     import pandas as pd
 
-    records, tables = [], []
+    records = []
     for folder in (Path(first), Path(second)):
         record = read_record(folder)
         if record is None:
             raise InputError(f"{folder} holds no {RECORD}", "a folder that `qala run` wrote to")
-        file = folder / "tables" / "rates.parquet"
-        if not file.is_file():
-            raise InputError(f"{folder} holds no table of rates", "a run with units")
-        table = pd.read_parquet(file)
-        key = _id_column(table, record)
-        table.index = pd.MultiIndex.from_arrays(
-            [table[key].astype(str), table["epoch"].astype(str)], names=["unit", "epoch"]
-        )
         records.append(record)
-        tables.append(table)
+    kinds = [str((r.get("parameters") or {}).get("workflow", "urbanisation")) for r in records]
+    if kinds[0] != kinds[1] or kinds[0] not in _COMPARED:
+        raise InputError(
+            f"the runs are of {' and '.join(dict.fromkeys(kinds))}",
+            f"two runs of {' or of '.join(_COMPARED)}",
+            "a city tells its own history: see the layer history of its GeoPackage"
+            if "city" in kinds else "",
+        )  # fmt: skip
+    how = _COMPARED[kinds[0]]
+    tables = [
+        _table(Path(folder), record, how.table)
+        for folder, record in zip((first, second), records, strict=True)
+    ]
     causes = _causes(*records)
     before, after = tables
     both = before.index.intersection(after.index)
-    gone = [f"{u} ({e})" for u, e in before.index.difference(after.index)]
-    new = [f"{u} ({e})" for u, e in after.index.difference(before.index)]
-    columns = [
-        c for c in ("degurba_l1", "degurba_l2", "population", "official_share", "urban_share",
-                    "centre_share")
-        if c in before.columns and c in after.columns
-    ]  # fmt: skip
-    a, b = before.loc[both, columns].astype(float), after.loc[both, columns].astype(float)
-    scale = a.abs().clip(lower=1.0)
-    differs = ((a - b).abs() > _TOLERANCE * scale) | (a.isna() != b.isna())
+    gone = [_named(*i) for i in before.index.difference(after.index)]
+    new = [_named(*i) for i in after.index.difference(before.index)]
+    columns = [c for c in (*how.words, *how.numbers) if c in before and c in after]
+    differs = pd.DataFrame(index=both)
+    for column in columns:
+        a, b = before.loc[both, column], after.loc[both, column]
+        if column in how.words:
+            differs[column] = (a != b) & ~(a.isna() & b.isna())
+        else:
+            a, b = a.astype(float), b.astype(float)
+            apart = (a - b).abs() > _TOLERANCE * a.abs().clip(lower=1.0)
+            differs[column] = apart | (a.isna() != b.isna())
     rows = []
     for index in both[differs.any(axis=1).to_numpy()]:
         unit, epoch = index
@@ -380,23 +417,46 @@ def diff_runs(first: str | Path, second: str | Path) -> Difference:
             row[f"{column}_before"] = before.at[index, column]
             row[f"{column}_after"] = after.at[index, column]
         changed = {c for c in columns if differs.at[index, c]}
-        for name in ("name_en", "name"):
-            if name in after.columns:
-                row["name"] = after.at[index, name]
-                break
+        names = (after.at[index, c] for c in _NAMES if c in after.columns)
+        row["name"] = next((n for n in names if isinstance(n, str)), "")
         row["explained_by"] = " or ".join(_explains(causes, epoch, changed)) or "not recorded"
         rows.append(row)
     table = pd.DataFrame(rows, columns=None if rows else ["unit", "epoch", "explained_by"])
-    if "urban_share_after" in table.columns:
-        size = (table["urban_share_after"] - table["urban_share_before"]).abs()
+    main = next((c for c in ("urban_share", "share") if f"{c}_after" in table.columns), None)
+    if main is not None:
+        size = (table[f"{main}_after"] - table[f"{main}_before"]).abs()
         reclassified = pd.Series(False, index=table.index)
-        for column in ("degurba_l1", "degurba_l2"):
+        for column in how.words:
             if f"{column}_after" in table.columns:
-                reclassified |= table[f"{column}_after"] != table[f"{column}_before"]
+                reclassified |= differs.loc[differs.any(axis=1), column].to_numpy()
         order = pd.DataFrame({"class": reclassified, "size": size.fillna(0)})
         order = order.sort_values(["class", "size"], ascending=False, kind="stable")
         table = table.loc[order.index].reset_index(drop=True)
     return Difference(causes, table, gone, new)
+
+
+def _table(folder: Path, record: Mapping[str, Any], name: str) -> pd.DataFrame:
+    """Return a table of a run by unit and epoch."""
+    import pandas as pd
+
+    file = folder / "tables" / f"{name}.parquet"
+    if not file.is_file():
+        raise InputError(f"{folder} holds no table of {name}", "a run with units")
+    table = pd.read_parquet(file)
+    key = "unit" if name == "membership" else _id_column(table, record)
+    epochs = (str(s["epoch"]) for s in record.get("steps", []) if s.get("epoch"))
+    epoch: Any = table["epoch"].astype(str) if "epoch" in table else [next(epochs, "")] * len(table)
+    table.index = pd.MultiIndex.from_arrays(
+        [table[key].astype(str), epoch], names=["unit", "epoch"]
+    )
+    if "area_name" in table:
+        # areas are numbered by their centres, and another grid numbers them anew
+        table["area"] = table["area_name"]
+    return table
+
+
+def _named(unit: str, epoch: str) -> str:
+    return f"{unit} ({epoch})" if epoch else unit
 
 
 def _id_column(table: pd.DataFrame, record: Mapping[str, Any]) -> str:
@@ -455,7 +515,7 @@ def _replaced(old: Any, new: Any, before: str | None, after: str | None) -> str:
 #: what may change a column, by the first words of the cause's name
 _REACH = {
     "population": ("inputs.population", "inputs.census", "inputs.units", "inputs.land",
-                   "inputs.points", "bbox", "units.overlay"),
+                   "inputs.points", "inputs.places", "inputs.divide", "bbox", "units.overlay"),
     "official_share": ("inputs.official", "inputs.units", "bbox"),
 }  # fmt: skip
 
@@ -470,7 +530,7 @@ def _explains(causes: Mapping[str, str], epoch: str, changed: set[str]) -> list[
     found = []
     for key in causes:
         years = [p for p in key.split(".") if re.fullmatch(r"\d{4}", p)]
-        if years and epoch not in years:
+        if years and epoch and epoch not in years:
             continue
         if key.startswith(tuple(roots)) or (shares and not key.startswith(silent)):
             found.append(key)
@@ -506,16 +566,21 @@ def diff_text(difference: Difference, *, limit: int = 40) -> list[str]:
     if rows.empty:
         lines.append("no unit changed its class or share")
         return lines
-    level = next((c for c in ("degurba_l2", "degurba_l1") if f"{c}_after" in rows.columns), None)
+    level = next(
+        (c for c in ("degurba_l2", "degurba_l1", "role") if f"{c}_after" in rows.columns), None
+    )
     reclassified = 0
     shown = []
     for row in rows.to_dict("records"):
         words = []
-        if level and row[f"{level}_before"] != row[f"{level}_after"]:
+        was, became = (_class_of(row, level, when) for when in ("before", "after"))
+        if was != became:
             reclassified += 1
-            words.append(f"class {row[f'{level}_before']} → {row[f'{level}_after']}")
-        for column, name in (("urban_share", "urban share"), ("centre_share", "centre share"),
-                             ("official_share", "official share")):  # fmt: skip
+            words.append(f"{was} → {became}" if level == "role" else f"class {was} → {became}")
+        for column, name in (
+            ("urban_share", "urban share"), ("centre_share", "centre share"),
+            ("official_share", "official share"), ("share", "commuters"),
+        ):  # fmt: skip
             old, new = row.get(f"{column}_before"), row.get(f"{column}_after")
             if old is not None and new is not None and abs(new - old) > _TOLERANCE:
                 words.append(
@@ -526,12 +591,20 @@ def diff_text(difference: Difference, *, limit: int = 40) -> list[str]:
             words.append(f"people {old:,.0f} → {new:,.0f}")
         text = "; ".join(words) or "appears or vanishes"
         named = f"{row['unit']} {row['name']}" if row.get("name") else row["unit"]
-        shown.append(f"  {named} ({row['epoch']}): {text}; explained by {row['explained_by']}")
+        at = f" ({row['epoch']})" if row["epoch"] else ""
+        shown.append(f"  {named}{at}: {text}; explained by {row['explained_by']}")
     lines.append(f"{len(rows)} units and epochs differ, {reclassified} of them in class:")
     lines += shown[:limit]
     if len(shown) > limit:
         lines.append(f"  … and {len(shown) - limit} more (--json has all)")
     return lines
+
+
+def _class_of(row: Mapping[Any, Any], level: str | None, when: str) -> str:
+    """Return the class of a row in words, with the area where it is a role in one."""
+    found = "" if level is None else str(row[f"{level}_{when}"])
+    area = row.get(f"area_{when}")
+    return f"{found} of {area}" if level == "role" and found != "outside" else found
 
 
 def as_plain(node: Node) -> dict[str, Any]:
