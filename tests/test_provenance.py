@@ -230,7 +230,12 @@ def test_waiting_for_the_run_before(tmp_path: Path) -> None:
 
 
 def test_records_that_cannot_be_read_are_no_records(tmp_path: Path) -> None:
-    for text in ("", "{", "[]", '{"tool": "other"}'):
+    outside = {"path": "../../victim", "sha256": "", "bytes": 0}
+    for text in (
+        "", "{", "[]", '{"tool": "other"}', '{"tool": "qala", "outputs": 5}',
+        '{"tool": "qala", "inputs": [{}]}', '{"tool": "qala", "steps": [{}]}',
+        '{"tool": "qala", "parameters": []}', json.dumps({"tool": "qala", "outputs": [outside]}),
+    ):  # fmt: skip
         (tmp_path / provenance.RECORD).write_text(text)
         assert provenance.read_record(tmp_path) is None
         assert not provenance.unchanged(tmp_path, "x")

@@ -107,6 +107,20 @@ def test_files_that_were_touched_or_lost_are_made_again(
     assert "its b.txt is missing" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"parts": []}, {"files": 5}, {"notes": None}, {"seconds": "x"}, {"warnings": 5},
+        {"files": {"../../victim": "0"}}, {"files": {"/etc/passwd": "0"}},
+    ],
+)  # fmt: skip
+def test_notes_that_cannot_be_trusted_are_none(tmp_path: Path, change: dict[str, Any]) -> None:
+    run(tmp_path, steps_of())
+    note = tmp_path / STORE / "a" / "step.json"
+    note.write_text(json.dumps(json.loads(note.read_text()) | change))
+    assert run(tmp_path, steps_of())[1] == {"a": False, "b": True, "up": True, "only b": True}
+
+
 def test_another_code_makes_everything_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

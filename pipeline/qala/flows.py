@@ -572,12 +572,12 @@ def _resumable(
     with provenance.locked(folder, wait=wait), provenance.staged(folder) as stage:
         parameters = workflow.model_dump(mode="json", exclude={"out"})
         recorder = provenance.Recorder(parameters, input_files(workflow))
+        steps = Steps(folder, recorder, force=force, partial=partial, progress=progress)
+        steps.tidy()
         if not force and not missing and provenance.unchanged(folder, recorder.key):
             return _kept(folder)
         for reason in provenance.why_changed(folder, recorder):
             log.info("working again: %s", reason)
-        steps = Steps(folder, recorder, force=force, partial=partial, progress=progress)
-        steps.tidy()
         try:
             with recorder.listening():
                 files, tables, more = make(stage, recorder, steps)

@@ -51,6 +51,12 @@ def write_json(path: Path, value: Any) -> Path:
     return path
 
 
+def is_below(name: str) -> bool:
+    """Tell whether a name of a file, as a record has it, stays below the record's folder."""
+    path = Path(name)
+    return not path.is_absolute() and ".." not in path.parts
+
+
 def has_secret(url: str) -> bool:
     """Tell whether an address carries a user, password or token."""
     try:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from qala.errors import InputError, TemporaryError
-from qala.identity import code_hash, file_hash, scrub, write_json
+from qala.identity import code_hash, file_hash, is_below, scrub, write_json
 from qala.locks import lock, remove_freed, remove_held
 from qala.raster import require_closed, require_writable, tidy_folders
 
@@ -173,7 +173,23 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         found = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
         return None
-    return found if isinstance(found, dict) and found.get("tool") == "qala" else None
+    return found if isinstance(found, dict) and _is_record(found) else None
+
+
+def _is_record(found: Mapping[str, Any]) -> bool:
+    """Tell whether a record has what its readers take from it, and names its own folder alone."""
+    kinds = {"inputs": list, "outputs": list, "steps": list, "warnings": list,
+             "parameters": dict, "versions": dict}  # fmt: skip
+    if found.get("tool") != "qala" or not all(
+        isinstance(found.get(name, kind()), kind) for name, kind in kinds.items()
+    ):
+        return False
+    wanted = {"inputs": ("path", "sha256"), "outputs": ("path", "sha256"), "steps": ("step",)}
+    for name, keys in wanted.items():
+        for entry in found.get(name, []):
+            if not isinstance(entry, dict) or not all(isinstance(entry.get(k), str) for k in keys):
+                return False
+    return all(is_below(o["path"]) and "bytes" in o for o in found.get("outputs", []))
 
 
 def unchanged(folder: Path, key: str) -> bool:
@@ -358,11 +374,10 @@ def _read_journal(journal: Path) -> dict[str, Any]:
     try:
         plan = json.loads(journal.read_text(encoding="utf-8"))
         names = [plan["stage"], *plan["moves"], *plan["obsolete"]]
-        paths = [Path(n) for n in names]
+        outside = not all(is_below(n) for n in names)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{journal} is damaged", "qala's own journal", remedy) from error
-    outside = any(".." in p.parts or p.is_absolute() for p in paths)
-    if outside or len(paths[0].parts) != 1 or not names[0].startswith(_STAGING):
+    if outside or len(Path(names[0]).parts) != 1 or not names[0].startswith(_STAGING):
         raise InputError(
             f"{journal} names a place outside its folder", "qala's own journal", remedy
         )

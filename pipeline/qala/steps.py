@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from qala import compute
 from qala.errors import QalaError
-from qala.identity import code_hash, file_hash, scrub, write_json
+from qala.identity import code_hash, file_hash, is_below, scrub, write_json
 
 if TYPE_CHECKING:
     from qala.provenance import Recorder
@@ -338,8 +338,12 @@ def read_note(place: Path) -> dict[str, Any] | None:
         found = json.loads((place / _NOTE).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
-    wanted = {"step", "parts", "files", "notes", "seconds", "warnings"}
-    return found if isinstance(found, dict) and wanted <= set(found) else None
+    wanted = {"step": str, "parts": dict, "files": dict, "notes": dict, "seconds": int | float,
+              "warnings": list}  # fmt: skip
+    sound = isinstance(found, dict) and all(
+        isinstance(found.get(name), kind) for name, kind in wanted.items()
+    )
+    return found if sound and all(map(is_below, found["files"])) else None
 
 
 def kept_note(folder: Path, name: str) -> dict[str, Any] | None:
