@@ -53,7 +53,9 @@ def test_unit_tries_again_on_exit_code_3_alone() -> None:
     assert "RestartPreventExitStatus=1 2 4\n" in text
 
 
-def run_cron(tmp_path: Path, codes: list[int], **environ: str) -> tuple[int, str, int]:
+def run_cron(
+    tmp_path: Path, codes: list[int], page: str = "demo", **environ: str
+) -> tuple[int, str, int]:
     """Run qala-cron with a command that ends with the codes in turn; return how often, too."""
     (tmp_path / "codes").write_text("\n".join(map(str, codes)) + "\n")
     (tmp_path / "calls").write_text("")
@@ -64,17 +66,21 @@ def run_cron(tmp_path: Path, codes: list[int], **environ: str) -> tuple[int, str
     )
     own = {"QALA": str(fake), "QALA_PAUSE": "0", "TMPDIR": str(tmp_path)}
     done = subprocess.run(
-        [str(FOLDER / "qala-cron"), "demo", "--out", "x y"],
+        [str(FOLDER / "qala-cron"), page, "--out", "x y"],
         capture_output=True, text=True, check=False, env={**os.environ, **own, **environ},
     )  # fmt: skip
     calls = (tmp_path / "calls").read_text().splitlines()
-    assert set(calls) == {"run demo --wait --out x y"}
-    assert not list(tmp_path.glob("qala-demo.*"))
+    assert set(calls) == {f"run {page} --wait --out x y"}
+    assert not list(tmp_path.glob("qala.*"))
     return done.returncode, done.stdout + done.stderr, len(calls)
 
 
 def test_cron_is_silent_when_all_is_well(tmp_path: Path) -> None:
     assert run_cron(tmp_path, [0]) == (0, "", 1)
+
+
+def test_cron_takes_a_page_by_its_path(tmp_path: Path) -> None:
+    assert run_cron(tmp_path, [0], page=f"{tmp_path}/mine.yaml") == (0, "", 1)
 
 
 def test_cron_tries_again_on_exit_code_3(tmp_path: Path) -> None:
