@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import multiprocessing
+import os
 import shutil
 import threading
 import time
@@ -442,6 +443,11 @@ def test_zip_gives_its_member(site: Site, tmp_path: Path) -> None:
     known = source_of(got.path)
     assert known is not None
     assert known["sha256"] == sha(archive)
+    # what was unpacked is the archive's, also after somebody wrote into it
+    got.path.write_bytes(b"RASTER")
+    again = fetch([asset], cache=tmp_path, options=replace(QUICK, offline=True))[0]
+    assert again.path is not None
+    assert again.path.read_bytes() == b"raster"
 
 
 @pytest.mark.parametrize(
@@ -498,6 +504,34 @@ def test_hostile_names_stay_in_the_cache(tmp_path: Path) -> None:
     place = place_of(hostile, tmp_path)
     assert place.resolve().is_relative_to(tmp_path)
     assert ".." not in place.parts
+
+
+def test_file_that_changed_in_the_cache_is_not_taken_for_the_fetched_one(
+    site: Site, tmp_path: Path
+) -> None:
+    asset = asset_at(site)
+    place = place_of(asset, tmp_path)
+    fetch([asset], cache=tmp_path, options=QUICK)
+    # a clock that was wrong changes no file
+    os.utime(place, (2**32, 2**32))
+    assert fetch([asset], cache=tmp_path, options=QUICK)[0].cached
+    for content in (DATA[:-1] + b"x", DATA[:500], b""):
+        place.write_bytes(content)
+        with pytest.raises(InputError, match="is not the file that was fetched, and --offline"):
+            fetch([asset], cache=tmp_path, options=replace(QUICK, offline=True))
+        again = fetch([asset], cache=tmp_path, options=QUICK)[0]
+        assert (again.cached, again.sha256) == (False, sha(DATA))
+        assert place.read_bytes() == DATA
+    # what somebody brought may be brought anew
+    place.write_bytes(b"mine")
+    place.with_name(f"{place.name}.source.json").unlink()
+    for content in (b"mine", b"newer"):
+        place.write_bytes(content)
+        mine = fetch([asset], cache=tmp_path, options=replace(QUICK, offline=True))[0]
+        assert (mine.cached, mine.sha256) == (True, sha(content))
+        known = source_of(place)
+        assert known is not None
+        assert known["url"] == "brought by hand"
 
 
 def test_disk_space_is_looked_at_first(site: Site, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ import socket
 import stat
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -62,6 +63,8 @@ _MAX_REDIRECTS = 5
 _MAX_WAIT_S = 120.0
 #: a GeoTIFF compresses hundredfold at the most; beyond it is a bomb
 _MAX_RATIO = 2000
+#: where a file comes from that lay in the cache before it was asked for
+_BY_HAND = "brought by hand"
 _AGAIN = {408, 425, 429, 500, 502, 503, 504}
 
 
@@ -414,6 +417,11 @@ def _one(asset: Asset, base: Path, session: Any, options: Options) -> Fetched:
             return Fetched(asset, None, None, 0, "", True)
         if session is None:
             _require_present([asset], base)
+            raise InputError(
+                f"{place} is not the file that was fetched, and --offline was asked for",
+                f"the file of {safe_url(asset.url)}",
+                f"bring it again; if it is meant as it is, remove {_side(place).name} beside it",
+            )
         if known is not None and not _changed(asset, known, session, options):
             return _done(asset, place, known, cached=True)
         try:
@@ -494,16 +502,20 @@ def _ready(place: Path, asset: Asset) -> dict[str, Any] | None:
         if asset.checksum is None or asset.checksum in (recorded, f"sha256:{known['sha256']}"):
             return known
     # brought by hand, touched, or another hash is asked for now: look at the whole file
+    by_hand = known.get("url", _BY_HAND) == _BY_HAND
+    if not by_hand and known.get("sha256") != file_hash(place):
+        log.warning("%s in the cache is not the file that was fetched", place.name)
+        return None
     try:
         _require_sound(place, asset)
     except _Dead as error:
-        if known:
-            log.warning("%s in the cache is not whole and is fetched again", place.name)
+        if not by_hand:
+            log.warning("%s in the cache is not the file that is published now", place.name)
             return None
         raise InputError(
             f"{error.met} in the cache, brought by hand", error.expected, f"remove {place}"
         ) from error
-    return _note(asset, place, asset.url if known else "brought by hand", {})
+    return _note(asset, place, _BY_HAND if by_hand else asset.url, {})
 
 
 def _note(asset: Asset, place: Path, url: str, headers: dict[str, str]) -> dict[str, Any]:
@@ -927,22 +939,25 @@ def unpack(archive: str | Path, pattern: str = "*.tif") -> list[Path]:
         if not wanted:
             held = ", ".join(source.namelist()[:6])
             raise InputError(f"{file.name} holds {held or 'nothing'}", f"a member like {pattern}")
-        needed = sum(
-            i.file_size for n, i in wanted.items() if not _is_there(folder / n, i)
-        )  # fmt: skip
-        if needed:
-            _require_free(file.parent, needed)
+        lacking = {n: i for n, i in wanted.items() if not _is_there(folder / n, i)}
+        if lacking:
+            _require_free(file.parent, sum(i.file_size for i in lacking.values()))
         if folder.is_symlink():
             raise InputError(f"{folder} is a symbolic link", "a folder of the cache", "remove it")
         folder.mkdir(exist_ok=True)
-        for name, info in wanted.items():
-            if not _is_there(folder / name, info):
-                _extract(source, info, folder / name)
+        for name, info in lacking.items():
+            _extract(source, info, folder / name)
     return [folder / name for name in sorted(wanted)]
 
 
 def _is_there(target: Path, info: zipfile.ZipInfo) -> bool:
-    return target.is_file() and not target.is_symlink() and target.stat().st_size == info.file_size
+    if not target.is_file() or target.is_symlink() or target.stat().st_size != info.file_size:
+        return False
+    found = 0
+    with target.open("rb") as handle:
+        while piece := handle.read(_PIECE):
+            found = zlib.crc32(piece, found)
+    return found == info.CRC
 
 
 def _trouble(info: zipfile.ZipInfo) -> str:
