@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import pickle
 import resource
 import shutil
 import sqlite3
@@ -28,7 +27,7 @@ import numpy as np
 import shapely
 
 from qala.city.buildings import floor_area
-from qala.city.kept import keep
+from qala.city.kept import Piece, keep, open_kept
 from qala.city.solids import make_solids, to_multipolygons, triangulate
 from qala.export.cityjson import write_cityjson
 from qala.export.geopackage import Layer, write_geopackage
@@ -95,8 +94,8 @@ def best(run: Callable[[], Any], times: int = 3) -> tuple[float, Any]:
 def write_buildings(table: Any, file: Path) -> None:
     """Write surfaces and outlines as ``qala city`` does; solids are made on the way."""
 
-    def surfaces(part: gpd.GeoDataFrame) -> Any:
-        return to_multipolygons(make_solids(part), len(part))
+    def surfaces(piece: Piece) -> Any:
+        return to_multipolygons(piece.solids(), len(piece))
 
     write_geopackage(
         file, {"buildings": Layer(table, surfaces=surfaces), "footprints": Layer(table)}
@@ -214,7 +213,7 @@ def grow(count: int, what: str) -> None:
         subprocess.run(make, check=True)
         start = time.perf_counter(), time.process_time()
         if what == "exports":
-            write_all(pickle.loads((work / "kept.pickle").read_bytes()), work)
+            write_all(open_kept(work / "table.arrow", "EPSG:32642"), work)
         else:
             tiles_from_gpkg(work / "f.gpkg", work / "tiles")
         wall, cpu = time.perf_counter() - start[0], time.process_time() - start[1]
@@ -224,7 +223,7 @@ def grow(count: int, what: str) -> None:
 def make_inputs(count: int, work: Path) -> None:
     """Write so many outlines as a table kept on disk and as footprints of a GeoPackage."""
     table = outlines(count)
-    (work / "kept.pickle").write_bytes(pickle.dumps(keep(table, work / "table.arrow")))
+    keep(table, work / "table.arrow")
     write_geopackage(work / "f.gpkg", {"footprints": Layer(table)})
 
 

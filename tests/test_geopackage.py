@@ -18,6 +18,7 @@ import pandas as pd
 import pyogrio
 import pyproj
 import pytest
+import shapely
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -394,3 +395,22 @@ def test_qgis_applies_the_styles(file: Path, tmp_path: Path):
     assert lines[8] == "licence CC BY 4.0"
     assert hashlib.sha256(file.read_bytes()).hexdigest() == before
     assert [p.name for p in file.parent.iterdir()] == [file.name]
+
+
+@pytest.mark.parametrize("deep", [True, False])
+def test_polygons_written_some_at_a_time_are_those_written_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deep: bool
+) -> None:
+    corners = np.random.default_rng(1).uniform(0, 100, (60, 3, 3))
+    shapes = shapely.polygons(corners if deep else corners[..., :2])
+    shapes[7] = shapely.multipolygons(shapes[[7, 8]])
+    shapes[9] = None
+    table = gpd.GeoDataFrame({"n": range(60)}, geometry=shapes, crs=32642)
+    found = []
+    for most in (1000, 1):
+        monkeypatch.setattr(geopackage, "STREAMED", most)
+        write_geopackage(tmp_path / "x.gpkg", {"x": Layer(table)})
+        found.append(gpd.read_file(tmp_path / "x.gpkg", layer="x"))
+    assert found[0].drop(columns="geometry").equals(found[1].drop(columns="geometry"))
+    assert found[0].geometry.to_wkb().equals(found[1].geometry.to_wkb())
+    assert found[1].has_z.sum() == (59 if deep else 0)

@@ -486,7 +486,7 @@ def _whole_heights(table: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     top = parts.loc[parts.groupby("parent")["height"].idxmax()].set_index("parent")
     here = table["whole"] & table["id"].isin(top.index)
     ids = table.loc[here, "id"]
-    table = table.copy()
+    table = table.copy(deep=False)  # its caller is done with it
     for column in ("height", "height_source", "height_lo", "height_hi"):
         table.loc[here, column] = top[column].reindex(ids).to_numpy()
     table.loc[here, "min_height"] = (

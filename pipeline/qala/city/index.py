@@ -16,6 +16,7 @@ from qala.export._files import replacing
 
 if TYPE_CHECKING:
     import geopandas as gpd
+    import pandas as pd
 
 Array = np.ndarray[Any, Any]
 
@@ -53,7 +54,7 @@ def write_index(table: gpd.GeoDataFrame | Kept, folder: str | Path) -> Path:
     with replacing(where / f"{_NAME}.json") as part, part.open("w", encoding="utf-8") as out:
         out.write(f'{{"crs": "EPSG:{table.crs.to_epsg()}", "ids": [')
         comma = ""
-        for live in _live(table):
+        for live, _ in _live(table):
             text = json.dumps(live["id"].tolist())[1:-1]
             if text:
                 out.write(comma + text)
@@ -62,17 +63,18 @@ def write_index(table: gpd.GeoDataFrame | Kept, folder: str | Path) -> Path:
     return where / f"{_NAME}.json"
 
 
-def _live(table: gpd.GeoDataFrame | Kept) -> Iterator[gpd.GeoDataFrame]:
-    """Give the rows that have a solid, some at a time."""
-    for part in pieces(table, ("id", "lod", "base_z", "min_height", "height")):
-        yield part[(part["lod"] != "0.2").to_numpy()]
+def _live(table: gpd.GeoDataFrame | Kept) -> Iterator[tuple[pd.DataFrame, Array]]:
+    """Give the rows that have a solid, some at a time, with the boxes of their outlines."""
+    for piece in pieces(table, ("id", "lod", "base_z", "min_height", "height")):
+        part = piece.frame()
+        live = (part["lod"] != "0.2").to_numpy()
+        yield part[live], piece.boxes[live]
 
 
 def _entries(table: gpd.GeoDataFrame | Kept) -> Iterator[tuple[int, tuple[float, ...], None]]:
     """Give number and box of each solid."""
     first = 0
-    for live in _live(table):
-        flat = live.geometry.bounds.to_numpy()
+    for live, flat in _live(table):
         base, low, high = (live[c].to_numpy(float) for c in ("base_z", "min_height", "height"))
         boxes = np.column_stack([flat[:, :2], base + low, flat[:, 2:], base + high]).tolist()
         for number, box in enumerate(boxes, first):

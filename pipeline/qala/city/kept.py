@@ -14,15 +14,73 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qala.city._columns import wkb_of
+
 if TYPE_CHECKING:
     import geopandas as gpd
     import pandas as pd
+
+    from qala.city.solids import Solids
 
 #: rows of a batch of the file
 BATCH = 10_000
 _GEOMETRY = "geometry"
 #: left, bottom, right, top of each outline, beside its columns
 _BOX = ("minx", "miny", "maxx", "maxy")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some rows of a table of polygons, as exports take them.
+
+    Attributes
+    ----------
+    columns
+        Arrow record batch of the columns.
+    outlines
+        Arrow well-known binary.
+    boxes
+        (N, 4) left, bottom, right, top of each outline.
+    """
+
+    columns: Any
+    outlines: Any
+    boxes: np.ndarray[Any, Any]
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.outlines)
+
+    def frame(self) -> pd.DataFrame:
+        """Return the columns."""
+        found: pd.DataFrame = self.columns.to_pandas()
+        return found
+
+    def solids(self) -> Solids:
+        """Make the solids of the rows."""
+        from qala.city.solids import solids_of
+
+        names = self.columns.schema.names
+        return solids_of(dict(zip(names, self.columns.columns, strict=True)), self.outlines)
+
+    def rows(self, first: int, last: int) -> Piece:
+        """Return some of the rows."""
+        count = last - first
+        return Piece(
+            self.columns.slice(first, count), self.outlines.slice(first, count),
+            self.boxes[first:last],
+        )  # fmt: skip
+
+    def before(self, other: Piece) -> Piece:
+        """Return these rows and those of another piece."""
+        import pyarrow as pa
+
+        both = pa.Table.from_batches([self.columns, other.columns]).combine_chunks()
+        return Piece(
+            pa.record_batch([c.combine_chunks() for c in both.columns], schema=both.schema),
+            pa.concat_arrays([self.outlines, other.outlines]),
+            np.concatenate([self.boxes, other.boxes]),
+        )
 
 
 @dataclass(frozen=True)
@@ -72,7 +130,7 @@ class Kept:
         """Left, bottom, right, top of each outline, as of a GeoDataFrame."""
         import pandas as pd
 
-        boxes = [np.column_stack([np.asarray(c) for c in b.columns]) for b in self._batches(_BOX)]
+        boxes = [_boxes_of(b) for b in self._batches(_BOX)]
         return pd.DataFrame(np.concatenate([np.empty((0, 4)), *boxes]), columns=list(_BOX))
 
     @property
@@ -83,20 +141,15 @@ class Kept:
 
     def head(self) -> gpd.GeoDataFrame:
         """Return the columns without rows."""
-        return self._frame(self.schema.empty_table(), [])
+        import geopandas as gpd
 
-    def pieces(self, columns: Sequence[str] | None = None) -> Iterator[gpd.GeoDataFrame]:
+        return gpd.GeoDataFrame(self.schema.empty_table().to_pandas(), geometry=[], crs=self.crs)
+
+    def pieces(self, columns: Sequence[str] | None = None) -> Iterator[Piece]:
         """Read the rows batch by batch; outlines always, of the columns those named."""
         names = [c for c in self.schema.names if columns is None or c in columns]
-        for batch in self._batches([*names, _GEOMETRY]):
-            yield self._frame(batch.select(names), batch.column(len(names)))
-
-    def _frame(self, columns: Any, outlines: Any) -> gpd.GeoDataFrame:
-        import geopandas as gpd
-        import shapely
-
-        shapes = shapely.from_wkb(np.asarray(outlines, dtype=object))
-        return gpd.GeoDataFrame(columns.to_pandas(), geometry=shapes, crs=self.crs)
+        for batch in self._batches([*names, _GEOMETRY, *_BOX]):
+            yield Piece(batch.select(names), batch.column(len(names)), _boxes_of(batch))
 
     def _batches(self, names: Sequence[str]) -> Iterator[Any]:
         import pyarrow as pa
@@ -107,6 +160,10 @@ class Kept:
         with pa.OSFile(str(self.file)) as file, pa.ipc.open_file(file, options=options) as source:
             for i in range(source.num_record_batches):
                 yield source.get_batch(i).select(list(names))
+
+
+def _boxes_of(batch: Any) -> np.ndarray[Any, Any]:
+    return np.column_stack([np.asarray(batch.column(c)) for c in _BOX])
 
 
 def keep(table: gpd.GeoDataFrame, file: str | Path) -> Kept:
@@ -120,12 +177,10 @@ def keep(table: gpd.GeoDataFrame, file: str | Path) -> Kept:
         The file; an older one is replaced when the new one is whole.
     """
     import pyarrow as pa
-    import shapely
 
     from qala.export._files import replacing
 
-    names = [str(c) for c in table.columns if c != table.geometry.name]
-    schema = pa.schema([pa.field(c, arrow_type(table[c])) for c in names])
+    schema = schema_of(table)
     boxes = [pa.field(c, pa.float64()) for c in _BOX]
     whole = pa.schema([*schema, pa.field(_GEOMETRY, pa.binary()), *boxes])
     with (
@@ -133,11 +188,9 @@ def keep(table: gpd.GeoDataFrame, file: str | Path) -> Kept:
         pa.OSFile(str(work), "wb") as sink,
         pa.ipc.new_file(sink, whole) as writer,
     ):
-        for first in range(0, len(table), BATCH):
-            part = table.iloc[first : first + BATCH]
-            shapes = part.geometry.to_numpy()
-            values = [*columns_of(part, schema), pa.array(shapely.to_wkb(shapes), pa.binary()),
-                      *(pa.array(side) for side in shapely.bounds(shapes).T)]  # fmt: skip
+        for piece in pieces(table):
+            sides = [pa.array(side) for side in piece.boxes.T]
+            values = [*piece.columns.columns, piece.outlines, *sides]
             writer.write_batch(pa.record_batch(values, schema=whole))
     return open_kept(file, table.crs)
 
@@ -145,15 +198,15 @@ def keep(table: gpd.GeoDataFrame, file: str | Path) -> Kept:
 def open_kept(file: str | Path, crs: Any) -> Kept:
     """Return the table of a file that :func:`keep` wrote."""
     import pyarrow as pa
+    import pyproj
 
     with pa.OSFile(str(file)) as source, pa.ipc.open_file(source) as found:
         schema, count = found.schema, found.count_rows()
+    crs = pyproj.CRS.from_user_input(crs)
     return Kept(Path(file), crs, pa.schema(list(schema)[: -1 - len(_BOX)]), count)
 
 
-def pieces(
-    table: gpd.GeoDataFrame | Kept, columns: Sequence[str] | None = None
-) -> Iterator[gpd.GeoDataFrame]:
+def pieces(table: gpd.GeoDataFrame | Kept, columns: Sequence[str] | None = None) -> Iterator[Piece]:
     """Give the rows of a table some at a time, wherever it lies.
 
     Parameters
@@ -163,11 +216,20 @@ def pieces(
     columns
         Those needed beside the outlines; all where None.
     """
+    import pyarrow as pa
+    import shapely
+
     if isinstance(table, Kept):
         yield from table.pieces(columns)
         return
+    schema = schema_of(table, columns)
     for first in range(0, len(table), BATCH):
-        yield table.iloc[first : first + BATCH]
+        part = table.iloc[first : first + BATCH]
+        shapes = part.geometry.to_numpy()
+        yield Piece(
+            pa.record_batch(_columns(part, schema), schema=schema), wkb_of(shapes),
+            shapely.bounds(shapes),
+        )  # fmt: skip
 
 
 def head_of(table: Any) -> Any:
@@ -175,16 +237,21 @@ def head_of(table: Any) -> Any:
     return table.head() if isinstance(table, Kept) else table
 
 
-def schema_of(table: gpd.GeoDataFrame | Kept, columns: Sequence[str]) -> Any:
-    """Return the Arrow schema of some columns."""
+def schema_of(table: gpd.GeoDataFrame | Kept, columns: Sequence[str] | None = None) -> Any:
+    """Return the Arrow schema of a table's columns, or of some, outlines aside."""
     import pyarrow as pa
 
     if isinstance(table, Kept):
-        return pa.schema([table.schema.field(c) for c in columns])
-    return pa.schema([pa.field(str(c), arrow_type(table[c])) for c in columns])
+        fields = list(table.schema)
+    else:
+        wanted = [c for c in table.columns if columns is None or c in columns]
+        fields = [
+            pa.field(str(c), _arrow_type(table[c])) for c in wanted if c != table.geometry.name
+        ]
+    return pa.schema([f for f in fields if columns is None or f.name in columns])
 
 
-def columns_of(part: pd.DataFrame, schema: Any) -> list[Any]:
+def _columns(part: pd.DataFrame, schema: Any) -> list[Any]:
     """Return some rows' columns as Arrow arrays of a schema."""
     import pyarrow as pa
 
@@ -192,7 +259,7 @@ def columns_of(part: pd.DataFrame, schema: Any) -> list[Any]:
     return [a.combine_chunks() if isinstance(a, pa.ChunkedArray) else a for a in arrays]
 
 
-def arrow_type(column: Any) -> Any:
+def _arrow_type(column: Any) -> Any:
     """Return the Arrow type of a column; text where nothing tells."""
     import pyarrow as pa
 

@@ -67,7 +67,6 @@ def load_twin(folder: Path) -> tuple[Twin, pd.DataFrame | None]:
     """Return a twin that was kept, its buildings on disk, and the list of its changes."""
     import geopandas as gpd
     import pandas as pd
-    import pyproj
     import shapely
 
     rest: dict[str, Any] = json.loads((folder / _REST).read_text(encoding="utf-8"))
@@ -80,7 +79,7 @@ def load_twin(folder: Path) -> tuple[Twin, pd.DataFrame | None]:
     changes = folder / _CHANGES
     twin = Twin(
         name=rest["name"],
-        buildings=open_kept(folder / _BUILDINGS, pyproj.CRS.from_wkt(rest["crs"])),
+        buildings=open_kept(folder / _BUILDINGS, rest["crs"]),
         layers=layers,
         issues=pd.read_feather(folder / _ISSUES),
         vertical=Vertical(**rest["vertical"]),

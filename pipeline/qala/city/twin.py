@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import shapely
 
+    from qala.city.kept import Piece
     from qala.export.tiles3d import TileReport
 
 log = logging.getLogger("qala")
@@ -536,9 +537,9 @@ def _described(name: str, twin: Twin) -> str:
 _POLYGONS = ("buildings", "footprints")
 
 
-def _surfaces(part: gpd.GeoDataFrame) -> Any:
+def _surfaces(piece: Piece) -> Any:
     """Return the surfaces of some buildings' solids."""
-    return to_multipolygons(make_solids(part), len(part))
+    return to_multipolygons(piece.solids(), len(piece))
 
 
 _DESCRIPTIONS = {

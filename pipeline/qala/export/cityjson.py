@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qala.city import _kernels
-from qala.city.kept import Kept, pieces
+from qala.city.kept import Kept, Piece, pieces
 from qala.city.relief import TERRAIN, Relief
-from qala.city.solids import SCALE, SURFACES, Solids, make_solids, rows_of_solids
+from qala.city.solids import SCALE, SURFACES, Solids, rows_of_solids
 from qala.errors import InputError
 from qala.export._files import replacing
 
 if TYPE_CHECKING:
     import geopandas as gpd
+    import pandas as pd
 
 Array = np.ndarray[Any, Any]
 
@@ -150,17 +151,18 @@ def _look_through(table: gpd.GeoDataFrame | Kept, vertices: Vertices) -> tuple[A
     """Meet all vertices; return the lowest and highest corner of all objects, whole millimetres."""
     box = np.full((2, 3), [[np.inf], [-np.inf]])
     last = ""
-    for part in pieces(table, _SHAPING):
+    for piece in pieces(table, _SHAPING):
+        part = piece.frame()
         ids = [last, *part["id"].tolist()]
         if any(b <= a for a, b in pairwise(ids)):
             raise InputError("building ids repeat or are not sorted", "a table sorted by unique id")
         last = ids[-1]
-        vertices.meet(make_solids(part).vertices)
-        left, bottom, right, top = part.total_bounds
+        vertices.meet(piece.solids().vertices)
         base = part["base_z"].to_numpy(float)
         low, high = (np.nan_to_num(part[c].to_numpy(float)) for c in ("min_height", "height"))
-        box[0] = np.minimum(box[0], [left, bottom, (base + np.minimum(low, 0)).min()])
-        box[1] = np.maximum(box[1], [right, top, (base + high).max()])
+        lows = (*piece.boxes[:, :2].min(axis=0), (base + np.minimum(low, 0)).min())
+        highs = (*piece.boxes[:, 2:].max(axis=0), (base + high).max())
+        box[0], box[1] = np.minimum(box[0], lows), np.maximum(box[1], highs)
     out = np.rint(np.where(np.isfinite(box), box, 0.0) * SCALE).astype(np.int64)
     return out[0], out[1]
 
@@ -221,7 +223,7 @@ def _geometries(solids: Solids, count: int, numbers: Array) -> tuple[bytes, list
     return out[:used].tobytes(), starts.tolist()
 
 
-def _attributes(part: gpd.GeoDataFrame, lods: Array) -> list[bytes]:
+def _attributes(part: pd.DataFrame, lods: Array) -> list[bytes]:
     """Return the attributes of each row as a JSON object, missing ones left out."""
     import msgspec
 
@@ -250,8 +252,8 @@ def _write(
         if seq is not None:
             seq.write(encode({**head, "CityObjects": {}, "vertices": []}) + b"\n")
         comma = b"\n"
-        for part in _whole_buildings(table):
-            solids = make_solids(part)
+        for piece in _whole_buildings(table):
+            solids, part = piece.solids(), piece.frame()
             numbers, new = vertices.add(solids.vertices)
             listed.write(vertices_text(solids.vertices[new], low)[0])
             objects, lines = _chunk(part, solids, numbers, low, seq is not None)
@@ -279,23 +281,22 @@ def _write(
         whole.write(b"]}\n")
 
 
-def _whole_buildings(table: gpd.GeoDataFrame | Kept) -> Iterator[gpd.GeoDataFrame]:
+def _whole_buildings(table: gpd.GeoDataFrame | Kept) -> Iterator[Piece]:
     """Give the rows some at a time, and never part a building from its parts behind it."""
-    import pandas as pd
-
-    left = None
+    left: Piece | None = None
     for piece in pieces(table, (*_SHAPING, *ATTRIBUTES)):
-        part = piece if left is None or not len(left) else pd.concat([left, piece])
-        cut = int(_groups(part)[-2]) if part["parent"].isna().any() else 0
+        part = piece if left is None else left.before(piece)
+        tops = np.flatnonzero(np.asarray(part.columns.column("parent").is_null()))
+        cut = int(tops[-1]) if len(tops) else 0
         if cut:
-            yield part.iloc[:cut]
-        left = part.iloc[cut:]
-    if left is not None and len(left):
+            yield part.rows(0, cut)
+        left = part.rows(cut, len(part))
+    if left is not None:
         yield left
 
 
 def _chunk(
-    part: gpd.GeoDataFrame, solids: Solids, places: Array, low: Array, both: bool
+    part: pd.DataFrame, solids: Solids, places: Array, low: Array, both: bool
 ) -> tuple[list[bytes], list[bytes]]:
     """Return the city objects of some buildings, and the lines of their features."""
     import msgspec
@@ -353,7 +354,7 @@ def _plain(column: Any) -> list[Any]:
     return [None if gone else v for v, gone in zip(values, missing.tolist(), strict=True)]
 
 
-def _groups(table: gpd.GeoDataFrame) -> Array:
+def _groups(table: pd.DataFrame) -> Array:
     """Return the first row of each top building (its parts follow it)."""
     alone = table["parent"].isna().to_numpy()
     return np.append(np.flatnonzero(alone), len(table))

@@ -24,7 +24,8 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 
-from qala.city.kept import Kept, columns_of, head_of, pieces, schema_of
+from qala.city._columns import bytes_of
+from qala.city.kept import Kept, Piece, head_of, pieces, schema_of
 from qala.errors import InputError, Problems, QalaError, TemporaryError, is_full, storage_error
 from qala.export.arrangement import arrange
 from qala.export.project import STYLE_NAMES, embed_project, has_map
@@ -45,6 +46,8 @@ MAX_POLYGON_CELLS = 4_000_000
 STREAMED = 20_000
 #: share of unused pages from which on a file is packed
 FREE_SHARE = 0.05
+#: kinds of geometry in well-known binary
+_POLYGON, _MULTI = 3, 6
 _PAGES = ("freelist_count", "page_count")
 
 _LAYER_STYLES = """
@@ -109,7 +112,7 @@ class Layer:
     description: str = ""
     style: str | Mapping[str, str] | None = None
     aliases: Mapping[str, str] = field(default_factory=dict)
-    surfaces: Callable[[gpd.GeoDataFrame], Any] | None = None
+    surfaces: Callable[[Piece], Any] | None = None
     columns: Sequence[str] = ()
 
     def words(self, name: str, lang: str) -> str:
@@ -435,8 +438,8 @@ def _stream_layer(work: Path, name: str, layer: Layer) -> None:
     surfaces = layer.surfaces or _multipolygons
 
     def batches() -> Iterator[Any]:
-        for part in pieces(data):
-            arrays = [*columns_of(part, fields), surfaces(part)]
+        for piece in pieces(data):
+            arrays = [*(piece.columns.column(n) for n in fields.names), surfaces(piece)]
             yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
     deep = layer.surfaces is not None or bool(head.geometry.has_z.any())
@@ -467,16 +470,28 @@ def _ahead(pool: ThreadPoolExecutor, items: Iterator[Any]) -> Iterator[Any]:
         yield item
 
 
-def _multipolygons(part: gpd.GeoDataFrame) -> Any:
+def _multipolygons(piece: Piece) -> Any:
     """Return outlines of rows as well-known binary of multipolygons."""
     import pyarrow as pa
-    import shapely
+    import pyarrow.compute as pc
 
-    some = part.geometry.to_numpy().copy()
-    single = shapely.get_type_id(some) == 3
-    if single.any():
-        some[single] = shapely.multipolygons(some[single], indices=np.arange(int(single.sum())))
-    return pa.array(shapely.to_wkb(some, flavor="iso"), pa.large_binary())
+    outlines = piece.outlines.cast(pa.large_binary())
+    places, data = bytes_of(outlines)
+    # the second byte tells what it is; what is missing has none
+    there = np.flatnonzero(np.diff(places) > 1)
+    single = np.zeros(len(outlines), bool)
+    single[there] = data[places[there] + 1] == _POLYGON
+    # little-endian, a multipolygon of one, whose dimensions are those of the polygon
+    codes = np.zeros((len(outlines), 9), np.uint8)
+    codes[:, 0], codes[:, 5] = 1, 1
+    codes[there, 1:5] = data[places[there, None] + np.arange(1, 5)]
+    codes[:, 1] += _MULTI - _POLYGON
+    ends = np.arange(len(codes) + 1, dtype=np.int64) * codes.shape[1]
+    heads = pa.Array.from_buffers(
+        pa.large_binary(), len(codes), [None, pa.py_buffer(ends), pa.py_buffer(codes)]
+    )
+    joined = pc.binary_join_element_wise(heads, outlines, pa.scalar(b"", pa.large_binary()))
+    return pc.if_else(pa.array(single), joined, outlines)
 
 
 def _finish(
