@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from qala.errors import InputError, Problems, ProblemsError
+from qala.identity import scrub
 from qala.messages import said
 from qala.resources import resource
 
@@ -160,6 +161,14 @@ class Page(_Model):
     bbox: tuple[float, float, float, float] | None = Field(
         None, description="west, south, east, north in degrees: cut everything to it"
     )
+
+    @field_validator("title", "sources")
+    @classmethod
+    def _shown(cls, value: Any) -> Any:
+        # they stand on every map and page: addresses lose their secrets at once
+        if isinstance(value, dict):
+            return {k: scrub(v) for k, v in value.items()}
+        return [cls._shown(v) for v in value] if isinstance(value, list) else scrub(value)
 
     @field_validator("bbox")
     @classmethod
