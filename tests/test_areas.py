@@ -240,6 +240,20 @@ def test_problems_of_a_page_of_areas_are_told_together(tmp_path: Path) -> None:
         load_workflow(page)
 
 
+def test_column_to_tell_rates_by_is_asked_for(
+    run: flows.Result, settlements: Path, tmp_path: Path
+) -> None:
+    before = (run.folder / "provenance.json").read_bytes()
+    workflow = load_workflow("areas", settings=["areas.reporting=nope"])
+    with pytest.raises(InputError, match="no column 'nope' to tell rates by; expected one of id"):
+        flows.run(workflow, out=run.folder)
+    assert (run.folder / "provenance.json").read_bytes() == before
+    with pytest.raises(InputError, match="no column 'nope' to tell rates by"):
+        areas_flow(
+            POPULATION, settlements, "id", out=tmp_path / "o.gpkg", distance=True, reporting="nope"
+        )
+
+
 def test_paths_of_areas_are_absolute_and_asked_for() -> None:
     from qala.config import input_files
 

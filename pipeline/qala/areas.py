@@ -359,6 +359,7 @@ def delineate(
     check_options(
         flows, network, distance, isochrone, beta, calibrate_on, employed, cellwise, cores
     )
+    _require_reporting(units, reporting)
     labels = None
     if cores is None:
         labels = find_centres(population, built, land, ruleset=ruleset, **thresholds)
@@ -591,8 +592,18 @@ def rates_of(
         reporting = id
     told_by = None
     if reporting is not None:
+        _require_reporting(units, reporting)
         told_by = dict(zip(as_ids(units[id]), as_ids(units[reporting]), strict=True))
     return area_rates(areas.membership, reporting=told_by, official=official)
+
+
+def _require_reporting(units: gpd.GeoDataFrame, reporting: str | None) -> None:
+    if reporting is not None and reporting not in units.columns:
+        raise InputError(
+            f"the units have no column {reporting!r} to tell rates by",
+            f"one of {some(c for c in units.columns if c != units.geometry.name)}",
+            "name it with --reporting (areas.reporting), or leave it out",
+        )
 
 
 def told_of(network: Network, in_layer: int, lowest: str) -> dict[str, Any]:
