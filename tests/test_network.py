@@ -25,6 +25,7 @@ from qala.errors import InputError, TemporaryError
 from qala.network import (
     OSM_NOTICE,
     Network,
+    _components,
     load_network,
     network_flow,
     network_from_lines,
@@ -333,6 +334,24 @@ def test_two_networks_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     main = network.lon < 69
     assert (network.island[main] == 0).all()
     assert (network.island[~main] == 1).all()
+
+
+def test_components_of_graphs_with_parallel_arcs() -> None:
+    rng = np.random.default_rng(3)
+    for nodes in (2, 30, 300):
+        a, b = rng.integers(0, nodes, (2, nodes + nodes // 2))
+        # every arc twice, as of two ways between the same crossings
+        a, b = np.repeat(a, 2), np.repeat(b, 2)
+        order = np.argsort(a, kind="stable")
+        indptr = np.concatenate([[0], np.cumsum(np.bincount(a, minlength=nodes))])
+        parts = {"from_node": a, "to_node": b, "metres": np.ones(a.size)}
+        found = _components(parts, indptr, b[order].astype(np.int32))
+        graph = nx.MultiDiGraph(list(zip(a.tolist(), b.tolist(), strict=True)))
+        graph.add_nodes_from(range(nodes))
+        kinds = (nx.strongly_connected_components, nx.weakly_connected_components)
+        for label, expected in zip(found, kinds, strict=True):
+            groups = {frozenset(np.flatnonzero(label == k).tolist()) for k in np.unique(label)}
+            assert groups == {frozenset(g) for g in expected(graph)}
 
 
 def test_ways_before_nodes_are_read(tmp_path: Path) -> None:

@@ -646,11 +646,13 @@ def _components(
     parts: dict[str, npt.NDArray[Any]], indptr: Ints, indices: Ints
 ) -> tuple[Ints, Ints]:
     """Label strongly and weakly connected components, 0 the one with most road."""
-    from scipy.sparse import csr_array
+    from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     nodes = indptr.size - 1
-    graph = csr_array((np.ones(indices.size, np.uint8), indices, indptr), (nodes, nodes))
+    start = np.repeat(np.arange(nodes, dtype=indices.dtype), np.diff(indptr))
+    # two ways between the same nodes become one: SciPy never ends over an arc that is there twice
+    graph = coo_array((np.ones(indices.size), (start, indices)), (nodes, nodes)).tocsr()
     results = []
     for kind in ("strong", "weak"):
         number, label = connected_components(graph, directed=True, connection=kind)
