@@ -229,3 +229,37 @@ def test_read_only_disk(disk: Path, tmp_path: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     with pytest.raises(InputError, match=r"cannot be written|not writable"):
         fetch([big_asset(tmp_path)], cache=disk, options=LOCAL)
+
+
+def test_runs_on_disks_that_are_full_or_read_only(disk: Path) -> None:
+    out = disk / "out"
+    call = ["run", "smoke", "--out", out, *NUMBERS]
+
+    def resize(options: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{options}", str(disk)], check=True)
+
+    # the steps go into it for a while, the GeoPackage does not
+    resize("size=500k")
+    full = qala(*call)
+    assert full.returncode == 3, full.stderr
+    assert "could not be written" in full.stderr
+    assert not (out / "provenance.json").exists()
+    left = [p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()]
+    assert left
+    assert all(n.startswith(".qala-steps/") and ".work-" not in n for n in left), left
+    resize("size=40m")
+    done = qala(*call)
+    assert done.returncode == 0, done.stderr
+    assert "read units: as before" in done.stderr
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    # a full disk and a read-only one leave the result that is there as it was
+    (disk / "ballast").write_bytes(bytes(shutil.disk_usage(disk).free - 100_000))
+    changed = [*call, "--set", "cells.ruleset=2024"]
+    assert qala(*changed).returncode == 3
+    (disk / "ballast").unlink()
+    resize("ro")
+    refused = qala(*changed)
+    assert refused.returncode == 2
+    assert "is not writable" in refused.stderr
+    kept = {p: b for p, b in before.items() if ".qala-steps" not in p.parts}
+    assert {p: p.read_bytes() for p in kept} == kept
