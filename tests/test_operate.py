@@ -231,6 +231,34 @@ def test_read_only_disk(disk: Path, tmp_path: Path) -> None:
         fetch([big_asset(tmp_path)], cache=disk, options=LOCAL)
 
 
+def test_read_only_cache_gives_what_it_has(disk: Path, tmp_path: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,size=90m", str(disk)], check=True)
+    content = (tmp_path / "x.tif", tmp_path / "y.tif")
+    for file in content:
+        file.write_bytes(os.urandom(1000))
+    shutil.make_archive(str(tmp_path / "x"), "zip", tmp_path, "x.tif")
+    assets = [
+        Asset(item="a", key=n, url=(tmp_path / n).as_uri(), filename=n, collection="c", version="1",
+              member="*.tif" if n == "x.zip" else None)
+        for n in ("x.zip", "y.tif")
+    ]  # fmt: skip
+    fetch(assets, cache=disk, options=LOCAL)
+    # a clock that was wrong: the file is looked at again, which cannot be noted
+    os.utime(place_of(assets[1], disk), (2**32, 2**32))
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    for options in (LOCAL, Options(offline=True)):
+        got = fetch(assets, cache=disk, options=options)
+        assert all(g.cached for g in got)
+        assert [g.path.read_bytes() for g in got if g.path] == [f.read_bytes() for f in content]
+    with pytest.raises(InputError, match=r"cannot be written|not writable"):
+        fetch([big_asset(tmp_path)], cache=disk, options=LOCAL)
+    subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+    place_of(assets[1], disk).write_bytes(b"other")
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    with pytest.raises(InputError, match="is not the file that was fetched, and its folder"):
+        fetch(assets[1:], cache=disk, options=LOCAL)
+
+
 def test_runs_on_disks_that_are_full_or_read_only(disk: Path) -> None:
     out = disk / "out"
     call = ["run", "smoke", "--out", out, *NUMBERS]

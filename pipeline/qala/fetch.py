@@ -415,6 +415,11 @@ def _one(asset: Asset, base: Path, session: Any, options: Options) -> Fetched:
             return _done(asset, place, known, cached=True)
         if known is None and _absent_mark(place).exists() and not options.refresh:
             return Fetched(asset, None, None, 0, "", True)
+        if not os.access(place.parent, os.W_OK):
+            raise InputError(
+                f"{place} is not the file that was fetched, and its folder is not writable",
+                "a cache this user may write to", "name another folder in QALA_CACHE",
+            )  # fmt: skip
         if session is None:
             _require_present([asset], base)
             raise InputError(
@@ -458,7 +463,8 @@ def _prepare(place: Path, base: Path) -> None:
             f"{place} leaves the cache by a symbolic link", "files in the cache itself",
             "remove the link",
         )  # fmt: skip
-    if not os.access(place.parent, os.W_OK):
+    # what is there already can be read from a cache of somebody else's
+    if not os.access(place.parent, os.W_OK) and not place.is_file():
         raise InputError(
             f"{place.parent} is not writable", "a cache this user may write to",
             "name another folder in QALA_CACHE",
@@ -479,9 +485,20 @@ def _storage_error(error: OSError, place: Path) -> QalaError:
 
 @contextlib.contextmanager
 def _locked(place: Path) -> Iterator[None]:
-    """Hold a file of the cache; other runs that want it wait for it."""
+    """Hold a file of the cache; other runs that want it wait for it.
+
+    Where the folder cannot be written to, nobody here fetches into it.
+    """
     file = place.with_name(f".{place.name}.lock")
-    handle = os.open(file, os.O_RDWR | os.O_CREAT | _NO_LINK | getattr(os, "O_CLOEXEC", 0), 0o666)
+    if not os.access(place.parent, os.W_OK):
+        yield
+        return
+    flags = os.O_CREAT | _NO_LINK | getattr(os, "O_CLOEXEC", 0)
+    try:
+        handle = os.open(file, os.O_RDWR | flags, 0o666)
+    except PermissionError:
+        # made by another user of the cache, and locked as well by one who may read it
+        handle = os.open(file, os.O_RDONLY | flags)
     try:
         if not lock(handle):
             log.info("another run is fetching %s; waiting for it", place.name)
@@ -536,7 +553,8 @@ def _note(asset: Asset, place: Path, url: str, headers: dict[str, str]) -> dict[
             for k in ("item", "collection", "version", "epoch", "licence", "citation", "notice")
         },
     }
-    write_json(_side(place), known)
+    if os.access(place.parent, os.W_OK):
+        write_json(_side(place), known)
     return known
 
 
