@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 
+import pydantic
+import pytest
 from builders import qala
+from packaging.version import Version
 
 from qala.config import workflow_schema
 from qala.resources import resource
 
 
+@pytest.mark.skipif(
+    Version(pydantic.VERSION) < Version("2.11"), reason="older pydantic words the schema otherwise"
+)
 def test_the_schema_is_up_to_date() -> None:
     text = resource("workflows", "schema.json").read_text(encoding="utf-8")
     assert json.loads(text) == workflow_schema(), (

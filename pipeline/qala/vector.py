@@ -384,7 +384,8 @@ def _check_crs(units: gpd.GeoDataFrame, problems: Problems) -> bool:
     """Note a missing CRS, or one that the coordinates cannot be in."""
     import pyproj
 
-    if units.crs is None:
+    # GeoPackages say "undefined" by a CRS of that name, which older GDAL hands on as one
+    if units.crs is None or str(units.crs.name).startswith("Undefined"):
         problems.add(
             "the layer has no CRS",
             "a declared CRS",
