@@ -443,13 +443,27 @@ def building_table(
         roof_height, roof_source, roof_direction, footprint_area, floor_area`` –
         and the issues (layer, id, action, reason).
     """
+    clean, issues = clean_outlines(outlines, min_area=min_area)
+    table, found = table_of_clean(clean, members, heights=heights, min_area=min_area)
+    return table, issues + found
+
+
+def table_of_clean(
+    clean: gpd.GeoDataFrame,
+    members: dict[str, str] | None = None,
+    *,
+    heights: str | None = None,
+    min_area: float = MIN_AREA,
+) -> tuple[gpd.GeoDataFrame, list[Issue]]:
+    """Make the table of buildings as :func:`building_table` does, of outlines that are clean.
+
+    A caller who cleans them and lets go of those as drawn saves their memory meanwhile.
+    """
     import shapely
 
     from qala.city.heights import raster_heights
 
-    clean, issues = clean_outlines(outlines, min_area=min_area)
-    table, found = relate_parts(clean, members or {}, min_area=min_area)
-    issues += found
+    table, issues = relate_parts(clean, members or {}, min_area=min_area)
     table["footprint_area"] = shapely.area(table.geometry.to_numpy())
     table["outline_width"] = _width(table)
     ghsl, spread = raster_heights(table, heights) if heights and len(table) else (None, None)

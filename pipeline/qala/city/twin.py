@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qala.city.buildings import building_table
+from qala.city.buildings import clean_outlines, table_of_clean
 from qala.city.classes import building_class
 from qala.city.heights import ASSUMPTIONS, TYPE_LEVELS
 from qala.city.history import PAST, compare, counts, read_objects
@@ -183,11 +183,14 @@ def build_twin(
     crs = local_utm(box)
     move = Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform
     outlines = to_crs(outlines, move, crs)
-    table, found = building_table(outlines, members, heights=str(heights) if heights else None)
+    clean, found = clean_outlines(outlines)
     del outlines
-    if not len(table):
+    if not len(clean):
         raise InputError("no outline of the area is usable", "at least one valid outline",
                          "; ".join(i[3] for i in found[:3]))  # fmt: skip
+    issues += found
+    table, found = table_of_clean(clean, members, heights=str(heights) if heights else None)
+    del clean
     issues += found
     clock("buildings")
     table, vertical, found = base_heights(

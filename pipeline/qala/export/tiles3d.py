@@ -378,8 +378,8 @@ def _survey_gpkg(file: Path) -> tuple[_Objects, tuple[str, ...], Any]:
                 )
             fields = [str(f) for f in meta["fields"]]
             for batch in reader:
-                shown = pa.array(~_whole(batch))
-                some = batch.filter(shown)
+                whole = _whole(batch)
+                some = batch.filter(pa.array(~whole)) if whole.any() else batch
                 columns = {c: some.column(c) for c in fields}
                 # GDAL puts the row's number first and the outline last
                 number = some.column(0).to_numpy(zero_copy_only=False).astype(np.int64)
