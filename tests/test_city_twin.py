@@ -45,6 +45,8 @@ def twin(extract: Path) -> Twin:
 @pytest.fixture(scope="session")
 def folder(extract: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("twin") / "monaco"
+    (out / ".table-killed").mkdir(parents=True)
+    (out / ".table-killed" / "buildings.arrow").touch()
     city_flow(extract, out, date="2026-01-01", name="Monaco")
     return out
 
@@ -52,6 +54,7 @@ def folder(extract: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_whole_twin_passes_its_check(folder: Path, twin: Twin) -> None:
     found = check_twin(folder)
     assert found["objects"] == len(twin.buildings)
+    assert not [f.name for f in folder.iterdir() if f.name.startswith(".")]
     assert found["solids"] == 1216  # two of 1,218 lie underground
     assert found["lods"]["2.0"] >= 4
 

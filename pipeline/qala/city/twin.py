@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -286,6 +287,8 @@ class _Clock:
         self.last = now
 
 
+#: folder of the table while exports are written, beside them: it is as large as they are
+_ASIDE = ".table-"
 #: rows whose solids are measured at a time
 MEASURED = 10_000
 #: layers cut at the border of the area
@@ -629,7 +632,9 @@ def city_flow(
     )  # fmt: skip
     tell("writing registers.gpkg")
     carry_on(twin, folder, since)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".table-") as work:
+    for left in folder.glob(f"{_ASIDE}*"):  # of a run that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=_ASIDE) as work:
         # from here on buildings are read from disk, some at a time
         twin = replace(twin, buildings=keep(twin.buildings, Path(work) / "buildings.arrow"))
         tiles = _exports(twin, folder, tell, lang=lang, changes=listed)
