@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import qala
 from pydantic import ValidationError
 
 from qala.config import AnyWorkflow, input_files, load_workflow, require_files, title_of
@@ -219,3 +220,22 @@ def test_a_workflow_cannot_be_changed(tmp_path: Path) -> None:
         found.title = "x"  # type: ignore[misc]
     with pytest.raises(ValidationError):
         found.cells.chunk = 4  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://ann:geheim@example.org/P.tif?token=s3cr3t", "http://127.0.0.1:9/P.tif",
+        "file:///etc/passwd", "s3://bucket/P.tif", "/vsicurl/https://example.org/P.tif",
+    ],
+)  # fmt: skip
+def test_addresses_that_no_record_could_hold_are_refused(tmp_path: Path, address: str) -> None:
+    page = tmp_path / "w.yaml"
+    page.write_text(MINIMAL.replace("P.tif", f"'{address}'"))
+    for more in ((), ("--dry-run",)):
+        refused = qala("run", page, "--out", tmp_path / "out", *more)
+        assert refused.code == 2
+        assert "is an address; expected a file, or catalog://" in refused.error
+        assert "geheim" not in refused.error
+        assert "s3cr3t" not in refused.error
+    assert not (tmp_path / "out").exists()

@@ -791,7 +791,7 @@ def input_files(workflow: Page) -> list[Path]:
 
 
 def require_files(workflow: Page) -> None:
-    """Refuse a workflow whose files are absent, naming all of them.
+    """Refuse a workflow whose files are absent or addresses, naming all of them.
 
     Raises
     ------
@@ -802,8 +802,15 @@ def require_files(workflow: Page) -> None:
     for file in input_files(workflow):
         text = str(file)
         # a path takes one of an address's slashes away
-        if text.startswith("/vsi") or ":/" in text:
+        if text.startswith("catalog:/"):
             continue
-        if not file.exists():
+        # one letter before the colon is a drive
+        if re.match(r"/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)|\w{2,}:/", text):
+            shown = scrub(re.sub(r"(\w{2,}:/)(?!/)", r"\1/", text))
+            problems.add(
+                f"{shown} is an address", "a file, or catalog://… of a catalog that names it",
+                "bring it with `qala fetch`: the record holds the hash of all that is read",
+            )  # fmt: skip
+        elif not text.startswith("/vsi") and not file.exists():
             problems.add(f"{file} does not exist", "a file", "bring it there, or change the path")
     problems.raise_if_any()
