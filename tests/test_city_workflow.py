@@ -127,6 +127,12 @@ def test_another_language_leaves_the_twin_alone(page: Path, tmp_path: Path) -> N
         assert f"{name}: as before" in again.err
     assert "write CityJSON …, because lang changed" in again.err
     assert 'lang="kk"' in (out / "web" / "index.html").read_text()
+    # another extract under the same name is found by its hash
+    copy = tmp_path / "other" / "a.osm.pbf"
+    copy.parent.mkdir()
+    copy.write_bytes((page.parent / "b.osm.pbf").read_bytes())
+    told = qala("run", page, "--out", out, "--set", f"inputs.osm={copy}", "--dry-run").out
+    assert "make the twin: a.osm.pbf changed" in told
     # a twin of the same sources is no earlier state of them
     assert "changes" not in json.loads((out / "provenance.json").read_text())["counts"]
 

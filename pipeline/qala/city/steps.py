@@ -85,8 +85,7 @@ def _steps(
     }  # fmt: skip
     files = {k: getattr(given, k) for k in ("osm", "area", "terrain", "heights", "population")}
     parts = {
-        **{Path(f).name: hashes.get(str(f)) for f in files.values() if f is not None},
-        **{f"inputs.{k}": Path(f).name for k, f in files.items() if f is not None},
+        **_hashed({k: f for k, f in files.items() if f is not None}, hashes),
         **options, "inputs.area_layer": given.area_layer, "inputs.demo": given.demo,
     }  # fmt: skip
     parts = json.loads(json.dumps(parts, default=str))
@@ -111,6 +110,18 @@ def _steps(
         Step(_INDEX, write_index, {}, {}, of_twin),
         Step(_SUMMARY, write_measures, words, words, of_twin),
     ]
+
+
+def _hashed(files: Mapping[str, str], hashes: Mapping[str, str]) -> dict[str, Any]:
+    """Return what each input is and the hashes of all its files, by their names."""
+    from qala.identity import scrub
+    from qala.provenance import with_parts
+
+    found: dict[str, Any] = {f"inputs.{k}": scrub(Path(f).name) for k, f in files.items()}
+    for path in with_parts([Path(f) for f in files.values()]):
+        word = scrub(path.name if path.name not in found else str(path))
+        found[word] = hashes.get(str(path), str(path))
+    return found
 
 
 def _words(workflow: CityWorkflow) -> dict[str, Any]:
