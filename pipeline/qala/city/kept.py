@@ -121,7 +121,8 @@ class Kept:
         """Read one column."""
         import pyarrow as pa
 
-        parts = [b.column(0) for b in self._batches([name])]
+        # copied out of their batch, of which they would hold all columns
+        parts = [b.column(0).take(np.arange(len(b))) for b in self._batches([name])]
         found: pd.Series = pa.chunked_array(parts, self.schema.field(name).type).to_pandas()
         return found.rename(name)
 

@@ -675,12 +675,11 @@ def make_twin(
 def tell_counts(twin: Twin, changes: pd.DataFrame | None) -> dict[str, Any]:
     """Return what a twin holds in numbers, and objects that changed by layer and kind."""
     table = twin.buildings
-    lods = table["lod"].to_numpy(str)
-    kinds = np.unique(lods, return_counts=True)
+    lods = table["lod"].value_counts().sort_index()
     return {
         "buildings": int(table["parent"].isna().sum()),
-        "solids": int((lods != "0.2").sum()),
-        "lods": dict(zip(kinds[0].tolist(), kinds[1].tolist(), strict=True)),
+        "solids": int(lods[lods.index != "0.2"].sum()),
+        "lods": {str(k): int(n) for k, n in lods.items()},
         "issues": len(twin.issues),
         **({} if changes is None else {"changes": counts(changes)}),
     }

@@ -182,16 +182,18 @@ def _ground_text(twin: Twin, lang: str) -> str:
 
 def _shares(twin: Twin) -> dict[str, dict[str, float]]:
     """Return the share of buildings of each colour of the legends."""
+    import pandas as pd
+
     table = twin.buildings
     tops = table["parent"].isna().to_numpy()
     step = np.searchsorted(HEIGHT_BREAKS[1:-1], table["height"].to_numpy(float), side="right")
-    columns = {"class": table["class"].to_numpy(), "source": table["height_source"].to_numpy(),
-               "height": step}  # fmt: skip
+    columns = {"class": table["class"], "source": table["height_source"],
+               "height": pd.Series(step)}  # fmt: skip
     out: dict[str, dict[str, float]] = {}
     for mode, values in columns.items():
-        found, counts = np.unique(values[tops].astype(str), return_counts=True)
-        shares = (counts / max(int(tops.sum()), 1)).round(4)
-        out[mode] = dict(zip(found.tolist(), shares.tolist(), strict=True))
+        counts = values[tops].value_counts().sort_index()
+        shares = (counts.to_numpy() / max(int(tops.sum()), 1)).round(4)
+        out[mode] = dict(zip(map(str, counts.index), shares.tolist(), strict=True))
     return out
 
 
