@@ -202,7 +202,8 @@ def open_kept(file: str | Path, crs: Any) -> Kept:
     import pyproj
 
     with pa.OSFile(str(file)) as source, pa.ipc.open_file(source) as found:
-        schema, count = found.schema, found.count_rows()
+        schema = found.schema
+        count = sum(found.get_batch(i).num_rows for i in range(found.num_record_batches))
     crs = pyproj.CRS.from_user_input(crs)
     return Kept(Path(file), crs, pa.schema(list(schema)[: -1 - len(_BOX)]), count)
 

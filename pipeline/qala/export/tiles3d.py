@@ -376,7 +376,8 @@ def _survey_gpkg(file: Path) -> tuple[_Objects, tuple[str, ...], Any]:
                     f"layer footprints of {file} lacks {', '.join(missing)}",
                     "the city.gpkg of a twin",
                 )
-            fields = [str(f) for f in meta["fields"]]
+            # older pyogrio names those that were not asked for, too
+            fields = [str(f) for f in meta["fields"] if f in _READ]
             for batch in reader:
                 whole = _whole(batch)
                 some = batch.filter(pa.array(~whole)) if whole.any() else batch
