@@ -73,7 +73,9 @@ def running(
             dask.config.set(_WORKERS),
             LocalCluster(
                 n_workers=count, threads_per_worker=1, dashboard_address=None,
-                host="127.0.0.1", silence_logs=logging.ERROR,
+                host="127.0.0.1",
+                # what goes wrong there is told here, in a sentence
+                silence_logs=logging.CRITICAL,
             ) as local,
             _own_scheduler(),
             Client(local) as active,

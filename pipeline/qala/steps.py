@@ -21,7 +21,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -198,24 +198,30 @@ class Steps:
                 self.progress(total - len(waiting) - len(running), total)
 
         failure: QalaError | None = None
-        start_all()
-        while running:
-            future = next(queue)
-            step = running.pop(future.key)
-            try:
-                work, told, seconds, heard = future.result()
-            except QalaError as error:
-                if self.partial:
-                    self._fails(step, error)
-                # steps that run beside it are ended and kept: their workers write to the store
-                failure = failure or (None if self.partial else error)
-            else:
-                for level, message in heard:
-                    log.log(level, "%s", message)
-                self._keep(step, work, told, seconds, heard)
-            future.release()
-            if failure is None:
-                start_all()
+        try:
+            start_all()
+            while running:
+                future = next(queue)
+                step = running.pop(future.key)
+                found = future.result()
+                future.release()
+                if not isinstance(found, QalaError):
+                    work, told, seconds, heard = found
+                    for level, message in heard:
+                        log.log(level, "%s", message)
+                    self._keep(step, work, told, seconds, heard)
+                elif self.partial:
+                    self._fails(step, found)
+                else:
+                    # steps that run beside it are ended and kept
+                    failure = failure or found
+                if failure is None:
+                    start_all()
+        except BaseException:
+            # workers would write on into the store that the run leaves
+            with suppress(OSError, TimeoutError):
+                active.shutdown()
+            raise
         if failure is not None:
             raise failure
 
@@ -435,13 +441,19 @@ def _make(
 
 def _made_there(
     name: str, make: Make, arguments: Mapping[str, Any], work: Path, before: Mapping[str, Path]
-) -> tuple[Path, dict[str, Any], float, list[tuple[int, str]]]:
-    """Make a step in a worker process: on its own, and with its messages brought back."""
+) -> tuple[Path, dict[str, Any], float, list[tuple[int, str]]] | QalaError:
+    """Make a step in a worker process: on its own, and with its messages brought back.
+
+    A failure is given back, not raised: the worker would print its stack beside our sentence.
+    """
     # a worker that died may have begun it before
     work = work.with_name(f"{work.name}-{os.getpid()}")
     log.setLevel(logging.INFO)
     with compute.alone(), _heard(name) as heard:
-        work, told, seconds = _make(make, arguments, work, before)
+        try:
+            work, told, seconds = _make(make, arguments, work, before)
+        except QalaError as error:
+            return error
     return work, told, seconds, heard
 
 
