@@ -283,7 +283,8 @@ def _survey(columns: Mapping[str, Any], wkb: Any, number: Array, where: str) -> 
     _refuse_gaps(where, number, places, ids, numbers, area)
     weight = (numbers["height"] - np.nan_to_num(numbers["min_height"])) * np.sqrt(area)
     middle = (bounds[:, :2] + bounds[:, 2:]) / 2
-    return _Objects(ids, number, prints, middle, weight, frozenset(known))
+    # copied, as a column of a batch from GDAL holds all others
+    return _Objects(ids.take(np.arange(count)), number, prints, middle, weight, frozenset(known))
 
 
 def _boxes(columns: Mapping[str, Any], wkb: Any) -> Array:
