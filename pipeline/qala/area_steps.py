@@ -758,8 +758,9 @@ def _credit(workflow: AreasWorkflow, found: Delineated, lang: str) -> str:
     """Return sources and licences, with what the network's source wants to be said."""
     from qala.config import credits_of
 
-    told = "; ".join(credits_of(workflow, lang))
-    return "; ".join([told, *(n for n in found.notices if n not in told)])
+    # notices of networks are English: one that the page translates is not told twice
+    known = "; ".join(credits_of(workflow, "en"))
+    return "; ".join([*credits_of(workflow, lang), *(n for n in found.notices if n not in known)])
 
 
 def _read(file: Path) -> Any:
