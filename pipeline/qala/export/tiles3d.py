@@ -422,7 +422,7 @@ def _rows_of(file: Path, fids: Array) -> tuple[dict[str, Any], Any]:
     at = pc.index_in(fids, found.column(0)).drop_null() if len(found) else []
     found = found.take(at).combine_chunks()
     columns: dict[str, Any] = {
-        str(c): found.column(str(c)).combine_chunks() for c in meta["fields"]
+        str(c): found.column(str(c)).combine_chunks() for c in meta["fields"] if c in _READ
     }
     columns["fid"] = found.column(0).to_numpy()
     if "roof_orientation" in columns:
