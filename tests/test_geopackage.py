@@ -10,6 +10,7 @@ import subprocess
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import geopandas as gpd
@@ -414,3 +415,13 @@ def test_polygons_written_some_at_a_time_are_those_written_at_once(
     assert found[0].drop(columns="geometry").equals(found[1].drop(columns="geometry"))
     assert found[0].geometry.to_wkb().equals(found[1].geometry.to_wkb())
     assert found[1].has_z.sum() == (59 if deep else 0)
+
+
+def test_what_goes_wrong_while_rows_are_made_is_told(tmp_path: Path) -> None:
+    def surfaces(piece: Any) -> Any:
+        raise InputError(f"{len(piece)} rows", "none")
+
+    table = gpd.GeoDataFrame({"n": [1]}, geometry=[box(0, 0, 1, 1)], crs=32642)
+    with pytest.raises(InputError, match="1 rows"):
+        write_geopackage(tmp_path / "x.gpkg", {"x": Layer(table, surfaces=surfaces)})
+    assert not list(tmp_path.iterdir())

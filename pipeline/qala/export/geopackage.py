@@ -15,7 +15,7 @@ import sqlite3
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -437,13 +437,19 @@ def _stream_layer(work: Path, name: str, layer: Layer) -> None:
     schema = pa.schema([*fields, pa.field("geom", pa.large_binary())])
     surfaces = layer.surfaces or _multipolygons
 
+    failed: list[Exception] = []
+
     def batches() -> Iterator[Any]:
-        for piece in pieces(data):
-            arrays = [*(piece.columns.column(n) for n in fields.names), surfaces(piece)]
-            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+        try:
+            for piece in pieces(data):
+                arrays = [*(piece.columns.column(n) for n in fields.names), surfaces(piece)]
+                yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+        except Exception as error:
+            failed.append(error)
+            raise
 
     deep = layer.surfaces is not None or bool(head.geometry.has_z.any())
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, _told(failed):
         pyogrio.write_arrow(
             pa.RecordBatchReader.from_batches(schema, _ahead(pool, batches())),
             work,
@@ -460,6 +466,17 @@ def _stream_layer(work: Path, name: str, layer: Layer) -> None:
                 "FID": "qala_fid" if "fid" in (n.lower() for n in fields.names) else "fid",
             },
         )  # fmt: skip
+
+
+@contextmanager
+def _told(failed: list[Exception]) -> Iterator[None]:
+    """Raise what went wrong while rows were made: GDAL tells no more than that it did."""
+    try:
+        yield
+    except RuntimeError as error:
+        if failed:
+            raise failed[0] from error
+        raise
 
 
 def _ahead(pool: ThreadPoolExecutor, items: Iterator[Any]) -> Iterator[Any]:
