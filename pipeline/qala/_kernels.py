@@ -38,6 +38,17 @@ PLAIN, EMPTY_COAST, WATER, MISSING = 0, 1, 2, 3
 N_STATS = 14
 
 
+@njit(cache=True, nogil=True)
+def sum_by_class(indptr, indices, parts, values, column, count):
+    """Return units × classes sums of cell values, for the parts of units in cells (CSR)."""
+    sums = np.zeros((indptr.size - 1, count))
+    for unit in range(indptr.size - 1):
+        for k in range(indptr[unit], indptr[unit + 1]):
+            cell = indices[k]
+            sums[unit, column[cell]] += parts[k] * values[cell]
+    return sums
+
+
 def missing_to_nan(values: Array, nodata: float | None, dtype: np.dtype[Any]) -> Array:
     """Return values as floats with NaN where they equal the missing value.
 

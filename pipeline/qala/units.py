@@ -415,9 +415,10 @@ def unit_sums(
     km2 = cell_area_m2(cover.box) / 1e6
     data = known & (found < len(codes))
     by_people = _by_class(cover.parts, counted, found, len(codes) + 1)
-    area = _by_class(cover.parts, data * km2, found, len(codes) + 1)[:, :-1]
     near_people = _by_class(cover.touched, counted, found, len(codes) + 1)[:, :-1]
-    near_area = _by_class(cover.touched, data * km2, found, len(codes) + 1)[:, :-1]
+    extents = data * km2
+    area = _by_class(cover.parts, extents, found, len(codes) + 1)[:, :-1]
+    near_area = _by_class(cover.touched, extents, found, len(codes) + 1)[:, :-1]
     unclassed = float(counted[found == len(codes)].sum())
     if unclassed > 0:
         log.warning("%.0f people of the units stand in cells without a class", unclassed)
@@ -446,10 +447,12 @@ def unit_sums(
 
 def _by_class(parts: csr_matrix, values: Floats, column: NDArray[Any], count: int) -> Floats:
     """Return units × classes sums of cell values."""
-    units = parts.shape[0]
-    place = np.repeat(np.arange(units) * count, np.diff(parts.indptr)) + column[parts.indices]
-    sums = np.bincount(place, parts.data * values[parts.indices], units * count)
-    return np.asarray(sums, dtype=np.float64).reshape(units, count)
+    from qala import _kernels
+
+    sums: Floats = _kernels.sum_by_class(
+        parts.indptr, parts.indices, parts.data, values, column, count
+    )
+    return sums
 
 
 # --- rules ------------------------------------------------------------------------
