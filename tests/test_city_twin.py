@@ -27,7 +27,7 @@ from qala.city.twin import build_twin, city_flow, summary, write_gpkg
 from qala.errors import InputError
 from qala.export import geopackage
 from qala.export.cityjson import Vertices, write_cityjson
-from qala.export.tiles3d import write_tiles
+from qala.export.tiles3d import tiles_from_gpkg, write_tiles
 
 BOX = (7.415, 43.728, 7.425, 43.735)
 
@@ -345,6 +345,10 @@ def test_only_changed_tiles_are_written_again(twin: Twin, tmp_path: Path) -> Non
     assert 1 <= third.written <= 3
     (out / "tiles.json").write_text("{")
     fourth = write_tiles(changed, out, leaf=100, inner=20)
+    for damaged in ("{", "[]", '{"asset": 1}'):
+        (out / "tileset.json").write_text(damaged)
+        with pytest.raises(InputError, match="is damaged"):
+            tiles_from_gpkg(tmp_path / "city.gpkg", out)
     assert fourth.written == fourth.tiles
 
 

@@ -195,8 +195,15 @@ def tiles_from_gpkg(
     if extras is None:
         extras = {}
         if (target / "tileset.json").exists():
-            before = msgspec.json.decode((target / "tileset.json").read_bytes())
-            extras = before["asset"].get("extras", {})
+            try:
+                before = msgspec.json.decode((target / "tileset.json").read_bytes())
+                extras = dict(before["asset"].get("extras", {}))
+            except (msgspec.MsgspecError, ValueError, TypeError, KeyError, AttributeError) as error:
+                raise InputError(
+                    f"{target / 'tileset.json'} is damaged ({error})",
+                    "the tileset that `qala city` wrote, which tells its heights' datum",
+                    "make the twin again with `qala city`",
+                ) from error
     lift = float(extras.get("addedToReachEllipsoid", 0.0)) if to_ellipsoid is None else to_ellipsoid
     if not file.is_file():
         raise InputError(f"{file} does not exist", "the city.gpkg of a twin")
@@ -662,7 +669,7 @@ def _known(target: Path) -> dict[str, Any]:
     try:
         found = dict(msgspec.json.decode(file.read_bytes()))
         return found if all("objects" in r for r in found.values()) else {}
-    except (ValueError, OSError) as error:
+    except (msgspec.MsgspecError, ValueError, OSError) as error:
         log.warning("%s cannot be read (%s); all tiles are written again", file, error)
         return {}
 
