@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -88,14 +89,17 @@ def city(
 
 
 def _tell(found: dict[str, Any]) -> None:
+    from qala.export.tiles3d import TileReport
+
     for key, value in found.items():
         if key == "changes":
             _tell_changes(value)
             continue
         text = str(value)
-        if isinstance(value, dict):
+        if isinstance(value, TileReport | dict):
+            parts = value if isinstance(value, dict) else asdict(value)
             text = ", ".join(
-                f"{k} {v:.2f}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items()
+                f"{k} {v:.2f}" if isinstance(v, float) else f"{k} {v}" for k, v in parts.items()
             )
         typer.echo(f"{key.ljust(10)} {text}")
 

@@ -48,7 +48,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "qala city --osm liechtenstein.osm.pbf all -o twin",
         "qala city --osm newer.osm.pbf all --since twin/city.gpkg -o twin2",
     ),
-    "tiles": ("qala tiles twin",),
+    "tiles": ("qala tiles twin/city.gpkg",),
     "serve": ("qala serve twin --port 8765",),
     "indicators": (
         "qala indicators --units units.gpkg --id code --population POP.tif --osm city.osm.pbf"
