@@ -120,12 +120,12 @@ def test_another_language_leaves_the_twin_alone(page: Path, tmp_path: Path) -> N
                 if line.strip()[:1].isdigit())  # fmt: skip
     spared = {"make the twin", "write index", "write summary"}
     assert {name for name, state in told.items() if state == "as before"} == spared
-    assert told["write page"].startswith("lang changed")
+    assert told["write page"].startswith("outputs.language changed")
     again = qala("run", page, "--out", out, *change)
     assert again.code == 0, again.err
     for name in spared:
         assert f"{name}: as before" in again.err
-    assert "write CityJSON …, because lang changed" in again.err
+    assert "write CityJSON …, because outputs.language changed" in again.err
     assert 'lang="kk"' in (out / "web" / "index.html").read_text()
     # another extract under the same name is found by its hash
     copy = tmp_path / "other" / "a.osm.pbf"

@@ -100,15 +100,18 @@ def _steps(
                  "notes": {_MADE_OF: parts, _SINCE: before}}  # fmt: skip
     words = {"words": _words(workflow)}
     spoken = {**words, "lang": lang}
+    # what decides a step is told to people by these names
+    called = {"the city's name and notice": words["words"]}
+    told = {**called, "outputs.language": lang}
     of_twin = (_TWIN,)
     return [
         Step(_TWIN, keep_twin, {**parts, _SINCE: before}, arguments),
-        Step(_LAYERS, write_layers, spoken, spoken, of_twin),
-        Step(_JSON, write_json, spoken, spoken, of_twin),
-        Step(_TILES, write_tiles, words, words, (_TWIN, _LAYERS)),
-        Step(_PAGE, write_page, spoken, spoken, (_TWIN, _TILES)),
+        Step(_LAYERS, write_layers, told, spoken, of_twin),
+        Step(_JSON, write_json, told, spoken, of_twin),
+        Step(_TILES, write_tiles, called, words, (_TWIN, _LAYERS)),
+        Step(_PAGE, write_page, told, spoken, (_TWIN, _TILES)),
         Step(_INDEX, write_index, {}, {}, of_twin),
-        Step(_SUMMARY, write_measures, words, words, of_twin),
+        Step(_SUMMARY, write_measures, called, words, of_twin),
     ]
 
 
