@@ -57,7 +57,7 @@ from qala.fua import (
 from qala.fua_reports import area_sensitivity, official_at, told_in
 from qala.messages import LANGUAGES, in_languages, tr
 from qala.steps import Planned, Step, Steps
-from qala.urbanisation import Plan, load_units
+from qala.urbanisation import Plan, load_units, plain
 from qala.vector import some
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from qala.config import AreasWorkflow
     from qala.network import Network
     from qala.provenance import Recorder
+    from qala.steps import Progress
 
 log = logging.getLogger("qala")
 
@@ -82,13 +83,9 @@ def areas_recipe(
     workflow: AreasWorkflow, stage: Path, recorder: Recorder, steps: Steps
 ) -> tuple[list[Path], dict[str, pd.DataFrame], dict[str, Any]]:
     """Run the job; return its files in the stage, its tables, and more for the record."""
-    plan = AreasPlan(workflow, {i["path"]: i["sha256"] for i in recorder.inputs})
-    with recorder.step("open inputs") as notes:
-        plan.open(steps)
-        notes["epochs"] = [str(e) for e in plan.epochs]
-    steps.run(plan.preparing())
-    plan.prepared(steps)
-    steps.run(plan.drawing(recorder))
+    plan = AreasPlan(workflow, recorder.hashes)
+    plan.begin(recorder, steps)
+    steps.run(plan.behind(recorder))
     files: list[Path] = []
     for name in (_CENTRES, _TABLES, _LAYERS, *(f"draw {p}" for p in plan.pictures())):
         if name in steps.done:
@@ -99,29 +96,21 @@ def areas_recipe(
     more = {
         "title": workflow.title,
         "synthetic": workflow.synthetic,
-        "method": str(load_areas(before).settings["method"]),
+        "method": str(steps.done[_AREAS].notes["settings"]["method"]),
         "verdicts": [] if joined is None else joined["verdict"].tolist(),
     }
     return files, tables, more
 
 
 def planned(workflow: AreasWorkflow, folder: Path, recorder: Recorder) -> list[tuple[str, str]]:
-    """Tell of each step whether it would be taken over; see :func:`qala.urbanisation.planned`."""
-    plan = AreasPlan(workflow, {i["path"]: i["sha256"] for i in recorder.inputs})
-    plan.open()
-    store = Planned(folder)
-    store.run(plan.preparing())
-    try:
-        plan.prepared(store)
-    except FileNotFoundError:
-        # epochs are known once the grids are made
-        return [*store.told, ("all further steps", "new")]
-    store.run(plan.drawing(recorder))
-    return store.told
+    """Tell of each step whether it would be taken over; see :meth:`AreasPlan.ahead`."""
+    return AreasPlan(workflow, recorder.hashes).ahead(folder, recorder)
 
 
 class AreasPlan(Plan):
     """The steps of a workflow of functional urban areas, over one epoch."""
+
+    rest = "all further steps"
 
     def __init__(self, workflow: AreasWorkflow, hashes: Mapping[str, str]) -> None:
         super().__init__(cast("Any", workflow), hashes)
@@ -164,8 +153,8 @@ class AreasPlan(Plan):
             found.insert(0, Step(_NETWORK, read_roads, files, {"path": self.network}))
         return found
 
-    def drawing(self, recorder: Recorder) -> list[Step]:
-        """Return all further steps."""
+    def behind(self, recorder: Recorder, progress: Progress | None = None) -> list[Step]:
+        """Return all steps over prepared inputs."""
         workflow, outputs = cast("AreasWorkflow", self.workflow), self.workflow.outputs
         given, step, lang = workflow.inputs, self.step, outputs.language
         grid = {"workflow": workflow, "epoch": self.epoch}
@@ -804,9 +793,6 @@ def _read_arrays(file: Path) -> dict[str, Any]:
 
 
 def _write_json(file: Path, value: Mapping[str, Any]) -> None:
-    def plain(value: Any) -> Any:
-        return value.item() if hasattr(value, "item") else str(value)
-
     file.write_text(json.dumps(value, ensure_ascii=False, default=plain), encoding="utf-8")
 
 

@@ -67,6 +67,23 @@ def with_parts(paths: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
+def hashes_by_name(files: Sequence[Path], hashes: Mapping[str, str]) -> dict[str, str]:
+    """Return the hashes of files and of those they are made of, by the names people know.
+
+    Parameters
+    ----------
+    files
+        Inputs of a run.
+    hashes
+        Path → SHA-256, as :attr:`Recorder.hashes`; a file that it lacks keeps its path.
+    """
+    found: dict[str, str] = {}
+    for path in with_parts(files):
+        word = scrub(path.name if path.name not in found else str(path))
+        found[word] = hashes.get(str(path), str(path))
+    return found
+
+
 def versions() -> dict[str, str]:
     """Return the versions of qala and of what it computes with."""
     from qala import __version__
@@ -106,6 +123,11 @@ class Recorder:
         self.parameters: dict[str, Any] = json.loads(scrub(json.dumps(parameters, default=str)))
         self.steps: list[dict[str, Any]] = []
         self.warnings: list[str] = []
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """Path of each input → SHA-256."""
+        return {i["path"]: i["sha256"] for i in self.inputs}
 
     @contextmanager
     def step(self, name: str) -> Iterator[dict[str, Any]]:

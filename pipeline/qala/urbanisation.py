@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from qala import products, sources
 from qala.config import input_files
 from qala.errors import QalaError
-from qala.identity import scrub
 from qala.steps import Planned, Step, Steps
 
 if TYPE_CHECKING:
@@ -44,13 +43,8 @@ def recipe(
     progress: Progress | None = None,
 ) -> tuple[list[Path], Mapping[str, Any], dict[str, Any]]:
     """Run the job; return its files in the stage, its tables, and more for the record."""
-    hashes = {i["path"]: i["sha256"] for i in recorder.inputs}
-    with recorder.step("open inputs") as notes:
-        plan = Plan(workflow, hashes)
-        plan.open(steps)
-        notes["epochs"] = [str(e) for e in plan.epochs]
-    steps.run(plan.preparing())
-    plan.prepared(steps)
+    plan = Plan(workflow, recorder.hashes)
+    plan.begin(recorder, steps)
     if steps.partial:
         # which epochs there are to tell of is known once each was tried
         steps.run(plan.classifying(progress))
@@ -61,7 +55,7 @@ def recipe(
             steps.run([plan.sensitivity()])
         steps.run(plan.telling(recorder))
     else:
-        steps.run([*plan.classifying(progress), *plan.telling(recorder)])
+        steps.run(plan.behind(recorder, progress))
     files: list[Path] = []
     if _MADE in steps.done:
         files += steps.outputs(_MADE, stage, "rasters/*.tif")
@@ -90,6 +84,9 @@ class Plan:
         Input file → SHA-256.
     """
 
+    #: what is told of the steps that are not known yet
+    rest = "the steps of each epoch"
+
     def __init__(self, workflow: Workflow, hashes: Mapping[str, str]) -> None:
         self.workflow = self.given = workflow
         self.hashes = hashes
@@ -108,6 +105,33 @@ class Plan:
         self.summed: dict[tuple[Quantity, Any], str] = {}
         self.id = "unit" if given.units is None else given.units.id
         self.has_units = given.units is not None or given.prepared is not None
+
+    def begin(self, recorder: Recorder, steps: Steps) -> None:
+        """Open the inputs and bring them into the form that the steps behind read."""
+        with recorder.step("open inputs") as notes:
+            self.open(steps)
+            notes["epochs"] = [str(e) for e in self.epochs]
+        steps.run(self.preparing())
+        self.prepared(steps)
+
+    def ahead(self, folder: Path, recorder: Recorder) -> list[tuple[str, str]]:
+        """Tell of each step whether it would be taken over; nothing is made.
+
+        Returns
+        -------
+        list of (str, str)
+            Name and state, as :class:`qala.steps.Planned` tells it.
+        """
+        self.open()
+        store = Planned(folder)
+        store.run(self.preparing())
+        try:
+            self.prepared(store)
+        except FileNotFoundError:
+            # epochs are known once the grids are made
+            return [*store.told, (self.rest, "new")]
+        store.run(self.behind(recorder))
+        return store.told
 
     # --- what is looked at first ---------------------------------------------------
 
@@ -245,6 +269,10 @@ class Plan:
                 found[key] = steps.failed[name]
         return list(found.items())
 
+    def behind(self, recorder: Recorder, progress: Progress | None = None) -> list[Step]:
+        """Return all steps over prepared inputs."""
+        return [*self.classifying(progress), *self.telling(recorder)]
+
     def classifying(self, progress: Progress | None = None) -> list[Step]:
         """Return the steps of each epoch by itself, and those that need no other."""
         # the longest first: the others run beside it
@@ -366,16 +394,12 @@ class Plan:
 
     def _files(self, files: Any) -> dict[str, Any]:
         """Return the hashes of files and of those they are made of, by their names."""
-        from qala.provenance import with_parts
+        from qala.provenance import hashes_by_name
 
         if files is None:
             return {}
         given = [files] if isinstance(files, str) else list(files)
-        found: dict[str, Any] = {}
-        for path in with_parts([Path(f) for f in given]):
-            word = scrub(path.name if path.name not in found else str(path))
-            found[word] = self.hashes.get(str(path), str(path))
-        return found
+        return dict(hashes_by_name([Path(f) for f in given], self.hashes))
 
     def _raw(self, quantity: str, epochs: Sequence[Any]) -> dict[str, Any]:
         """Return the files of a quantity that no step has made from others."""
@@ -434,25 +458,8 @@ class Plan:
 
 
 def planned(workflow: Workflow, folder: Path, recorder: Recorder) -> list[tuple[str, str]]:
-    """Tell of each step whether it would be taken over; nothing is made.
-
-    Returns
-    -------
-    list of (str, str)
-        Name and state, as :func:`qala.steps.planned` tells it.
-    """
-    plan = Plan(workflow, {i["path"]: i["sha256"] for i in recorder.inputs})
-    plan.open()
-    store = Planned(folder)
-    store.run(plan.preparing())
-    try:
-        plan.prepared(store)
-    except FileNotFoundError:
-        # epochs are known once the grids are made
-        return [*store.told, ("the steps of each epoch", "new")]
-    store.run(plan.classifying())
-    store.run(plan.telling(recorder))
-    return store.told
+    """Tell of each step whether it would be taken over; see :meth:`Plan.ahead`."""
+    return Plan(workflow, recorder.hashes).ahead(folder, recorder)
 
 
 def _named(step: str, epoch: Any) -> str:
@@ -586,7 +593,7 @@ def vary(
     )  # fmt: skip
     # values of several kinds (0.2, "2024", "off") have no type in Parquet; JSON keeps them
     rows = table.to_dict("records")
-    text = json.dumps({"columns": list(table.columns), "rows": rows}, default=_plain)
+    text = json.dumps({"columns": list(table.columns), "rows": rows}, default=plain)
     (folder / "sensitivity.json").write_text(text, encoding="utf-8")
     return {"variants": len(table), "epoch": str(epoch)}
 
@@ -733,7 +740,8 @@ def _people(population: xr.DataArray) -> float:
     return float(population.sum(dtype="float64").compute())
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return what JSON can hold of a number of NumPy, or of anything else its text."""
     return value.item() if hasattr(value, "item") else str(value)
 
 

@@ -75,17 +75,18 @@ def planned(workflow: CityWorkflow, folder: Path, recorder: Recorder) -> list[tu
 def _steps(
     workflow: CityWorkflow, recorder: Recorder, folder: Path, since: Path | None
 ) -> list[Step]:
-    from qala.identity import file_hash
+    from qala.identity import file_hash, scrub
+    from qala.provenance import hashes_by_name
 
     given, city, lang = workflow.inputs, workflow.city, workflow.outputs.language
-    hashes = {i["path"]: i["sha256"] for i in recorder.inputs}
     options: dict[str, Any] = {
         "bbox": workflow.bbox, "undulation": city.undulation, "vertical_datum": city.vertical_datum,
         "date": city.date, "clear_sky_index": city.clear_sky_index,
     }  # fmt: skip
     files = {k: getattr(given, k) for k in ("osm", "area", "terrain", "heights", "population")}
     parts = {
-        **_hashed({k: f for k, f in files.items() if f is not None}, hashes),
+        **{f"inputs.{k}": scrub(Path(f).name) for k, f in files.items() if f is not None},
+        **hashes_by_name([Path(f) for f in files.values() if f is not None], recorder.hashes),
         **options, "inputs.area_layer": given.area_layer, "inputs.demo": given.demo,
     }  # fmt: skip
     parts = json.loads(json.dumps(parts, default=str))
@@ -113,18 +114,6 @@ def _steps(
         Step(_INDEX, write_index, {}, {}, of_twin),
         Step(_SUMMARY, write_measures, called, words, of_twin),
     ]
-
-
-def _hashed(files: Mapping[str, str], hashes: Mapping[str, str]) -> dict[str, Any]:
-    """Return what each input is and the hashes of all its files, by their names."""
-    from qala.identity import scrub
-    from qala.provenance import with_parts
-
-    found: dict[str, Any] = {f"inputs.{k}": scrub(Path(f).name) for k, f in files.items()}
-    for path in with_parts([Path(f) for f in files.values()]):
-        word = scrub(path.name if path.name not in found else str(path))
-        found[word] = hashes.get(str(path), str(path))
-    return found
 
 
 def _words(workflow: CityWorkflow) -> dict[str, Any]:
