@@ -27,6 +27,8 @@ BATCH = 10_000
 _GEOMETRY = "geometry"
 #: left, bottom, right, top of each outline, beside its columns
 _BOX = ("minx", "miny", "maxx", "maxy")
+#: tells the number of rows, for which all batches would be read otherwise
+_ROWS = b"rows"
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,8 @@ def keep(table: gpd.GeoDataFrame, file: str | Path) -> Kept:
 
     schema = schema_of(table)
     boxes = [pa.field(c, pa.float64()) for c in _BOX]
-    whole = pa.schema([*schema, pa.field(_GEOMETRY, pa.binary()), *boxes])
+    fields = [*schema, pa.field(_GEOMETRY, pa.binary()), *boxes]
+    whole = pa.schema(fields, metadata={_ROWS: str(len(table))})
     with (
         replacing(Path(file)) as work,
         pa.OSFile(str(work), "wb") as sink,
@@ -203,8 +206,7 @@ def open_kept(file: str | Path, crs: Any) -> Kept:
 
     with pa.OSFile(str(file)) as source, pa.ipc.open_file(source) as found:
         schema = found.schema
-        count = sum(found.get_batch(i).num_rows for i in range(found.num_record_batches))
-    crs = pyproj.CRS.from_user_input(crs)
+    crs, count = pyproj.CRS.from_user_input(crs), int(schema.metadata[_ROWS])
     return Kept(Path(file), crs, pa.schema(list(schema)[: -1 - len(_BOX)]), count)
 
 
