@@ -155,7 +155,7 @@ def indicators_flow(
     notices: list[Words] = [source]
     notices += [amenities.notice] if amenities is not None else []
     notices += [str(n.metadata.get("notice", "")) for n in (given["networks"] or {}).values()]
-    heading: dict[str, str] = {code: _heading(title, code) for code in LANGUAGES}
+    heading: dict[str, str] = {code: heading_of(title, code) for code in LANGUAGES}
     credit = "; ".join(_credits(notices, lang))
     metadata: dict[str, Any] = {
         "title": heading,
@@ -202,7 +202,7 @@ def _page_with_maps(
         for code in LANGUAGES:
             figures[code] = map_indicators(
                 found, Path(folder) / f"map_{code}.png", lang=code,
-                source="; ".join(_credits(notices, code)), title=_heading(title, code),
+                source="; ".join(_credits(notices, code)), title=heading_of(title, code),
                 synthetic=synthetic,
             )  # fmt: skip
         return write_indicator_page(
@@ -212,7 +212,8 @@ def _page_with_maps(
         )  # fmt: skip
 
 
-def _heading(title: Words, lang: str) -> str:
+def heading_of(title: Words, lang: str) -> str:
+    """Return the heading of maps and pages of indicators, with the name of the region."""
     place, words = said(title, lang), tr("indicator.map_title", lang)
     return f"{words}: {place}" if place else words
 
@@ -847,7 +848,7 @@ def indicators_recipe(
                 files.append(
                     map_indicators(
                         found, stage / "figures" / f"map_indicators_{code}.png", lang=code,
-                        title=_heading(workflow.title, code),
+                        title=heading_of(workflow.title, code),
                         source="; ".join(credits_of(workflow, code)), synthetic=workflow.synthetic,
                     )
                 )  # fmt: skip

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qala.indicator_products import headline, shown, titles_of, unit_of
+from qala.indicator_products import heading_of, headline, shown, titles_of, unit_of
 from qala.messages import LANGUAGES, Words, said, tr
 
 if TYPE_CHECKING:
@@ -81,11 +81,7 @@ def write_indicator_page(
         span = Markup('<span lang="{}">{}</span>')
         return Markup("").join(span.format(code, words) for code, words in texts.items())
 
-    def heading(code: str) -> str:
-        place = said(title, code)
-        words = tr("indicator.map_title", code)
-        return f"{words}: {place}" if place else words
-
+    heading = partial(heading_of, title)
     tables: dict[str, Any] = {code: found.table(code) for code in LANGUAGES}
 
     def cell(i: Any, column: str) -> Markup:
