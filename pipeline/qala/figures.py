@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qala.errors import InputError, Problems
+from qala.files import replacing
 from qala.messages import LANGUAGES, tr
 from qala.rules import COLOURS, level_codes
 
@@ -170,13 +169,9 @@ def _save(figure: Figure, path: str | Path) -> Path:
     if target.suffix.lower() != ".png":
         raise InputError(f"{target.name} is not the name of a PNG", "a name ending in .png")
     require_writable(target)
-    work = target.with_name(f".{target.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    try:
+    with replacing(target) as work:
         # no software version in the file, so that pictures can be compared
         figure.savefig(work, format="png", metadata={"Software": None})
-        work.replace(target)
-    finally:
-        work.unlink(missing_ok=True)
     return target
 
 

@@ -11,10 +11,11 @@ import hashlib
 import json
 import os
 import re
-import uuid
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from qala.files import replacing
 
 _SECRET_KEYS = ("token", "key", "signature", "sig", "password", "secret", "credential")
 
@@ -38,16 +39,11 @@ def code_hash() -> str:
 
 def write_json(path: Path, value: Any) -> Path:
     """Write JSON whole or not at all."""
-    work = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    try:
-        text = json.dumps(value, ensure_ascii=False, indent=1, default=str)
-        with work.open("w", encoding="utf-8") as handle:
-            handle.write(text + "\n")
-            handle.flush()
-            os.fsync(handle.fileno())
-        work.replace(path)
-    finally:
-        work.unlink(missing_ok=True)
+    text = json.dumps(value, ensure_ascii=False, indent=1, default=str)
+    with replacing(path) as work, work.open("w", encoding="utf-8") as handle:
+        handle.write(text + "\n")
+        handle.flush()
+        os.fsync(handle.fileno())
     return path
 
 

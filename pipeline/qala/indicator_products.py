@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qala.errors import InputError, Problems, QalaError
+from qala.files import replacing
 from qala.indicator_definitions import DEFINITIONS, POINT_METRES, FunctionalAreas
 from qala.indicators import COLUMNS, Indicators, Progress, column_names, planning_indicators
 from qala.messages import LANGUAGES, Words, said, tr
@@ -670,16 +671,9 @@ def _catchment_style(shape: gpd.GeoDataFrame, lang: str) -> str:
 
 def write_csv(found: Indicators, path: str | Path, lang: str = "en") -> Path:
     """Write the long table as CSV, whole or not at all."""
-    import os
-    import uuid
-
     target = Path(path)
-    work = target.with_name(f".{target.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    try:
+    with replacing(target) as work:
         found.table(lang).to_csv(work, index=False, float_format="%.10g")
-        work.replace(target)
-    finally:
-        work.unlink(missing_ok=True)
     return target
 
 

@@ -10,11 +10,9 @@ from __future__ import annotations
 import importlib
 import json
 import logging
-import os
 import re
 import tempfile
 import time as clock
-import uuid
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +29,7 @@ import numpy.typing as npt
 from qala import pbf
 from qala.compute import usable_cores
 from qala.errors import InputError, Problems, TemporaryError, storage_error
+from qala.files import replacing
 from qala.grid import GHSL_CRS
 from qala.pbf import is_pbf
 from qala.raster import require_writable
@@ -970,16 +969,13 @@ def save_network(network: Network, path: str | Path) -> Path:
     header = {"format": FORMAT, "version": FORMAT_VERSION, "mode": network.mode, "crs": network.crs}
     text = json.dumps({**header, "metadata": dict(network.metadata)}, ensure_ascii=False)
     arrays = {name: getattr(network, name) for name in _SAVED}
-    work = target.with_name(f".{target.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
     try:
-        with open(work, "wb") as sink:
-            np.savez(sink, header=np.frombuffer(text.encode(), np.uint8), **arrays)
-        load_network(work)
-        work.replace(target)
+        with replacing(target) as work:
+            with open(work, "wb") as sink:
+                np.savez(sink, header=np.frombuffer(text.encode(), np.uint8), **arrays)
+            load_network(work)
     except OSError as error:
         raise storage_error(target, error) from error
-    finally:
-        work.unlink(missing_ok=True)
     return target
 
 

@@ -10,9 +10,7 @@ import base64
 import json
 import logging
 import math
-import os
 import unicodedata
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +20,7 @@ import numpy as np
 from qala._report_page import PAGE
 from qala.errors import InputError, Problems, storage_error
 from qala.figures import TOTAL, epoch_rank, is_total, last_epoch, number, percent, place_names
+from qala.files import replacing
 from qala.messages import LANGUAGES, catalog, said, tr
 from qala.rules import CellRules, cell_rules
 
@@ -486,14 +485,11 @@ def _write_text(target: Path, text: str) -> None:
 
 def _replace(target: Path, write: Callable[[Path], Any]) -> None:
     """Write a file whole or not at all."""
-    work = target.with_name(f".{target.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
     try:
-        write(work)
-        work.replace(target)
+        with replacing(target) as work:
+            write(work)
     except OSError as error:
         raise storage_error(target, error) from error
-    finally:
-        work.unlink(missing_ok=True)
 
 
 # --- terminal --------------------------------------------------------------------------

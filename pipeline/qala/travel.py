@@ -8,8 +8,6 @@ the straight line on foot or a friction surface instead.
 from __future__ import annotations
 
 import logging
-import os
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ import numpy.typing as npt
 
 from qala.compute import usable_cores
 from qala.errors import InputError, Problems, storage_error
+from qala.files import replacing
 from qala.network import (
     Floats,
     Ints,
@@ -1284,17 +1283,14 @@ def _write(
     if kind == ".gpkg":
         _write_layers(result, target, network, goals, id_column, lang)
         return
-    work = target.with_name(f".{target.stem}.{os.getpid()}-{uuid.uuid4().hex[:8]}{kind}")
     try:
-        if kind == ".csv":
-            result.pairs.to_csv(work, index=False, float_format="%.1f")
-        else:
-            result.pairs.to_parquet(work, index=False)
-        work.replace(target)
+        with replacing(target) as work:
+            if kind == ".csv":
+                result.pairs.to_csv(work, index=False, float_format="%.1f")
+            else:
+                result.pairs.to_parquet(work, index=False)
     except OSError as error:
         raise storage_error(target, error) from error
-    finally:
-        work.unlink(missing_ok=True)
 
 
 def _write_layers(

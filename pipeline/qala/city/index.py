@@ -12,7 +12,7 @@ import numpy as np
 
 from qala.city.kept import Kept, pieces
 from qala.errors import InputError
-from qala.export._files import replacing
+from qala.files import replacing
 
 if TYPE_CHECKING:
     import geopandas as gpd

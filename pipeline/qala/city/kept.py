@@ -181,7 +181,7 @@ def keep(table: gpd.GeoDataFrame, file: str | Path) -> Kept:
     """
     import pyarrow as pa
 
-    from qala.export._files import replacing
+    from qala.files import replacing
 
     schema = schema_of(table)
     boxes = [pa.field(c, pa.float64()) for c in _BOX]

@@ -8,9 +8,7 @@ whose columns, value domains and relations are written beside them, waiting for 
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
-import uuid
 from collections.abc import Collection, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ import numpy as np
 
 from qala.city.model import is_day
 from qala.errors import InputError, Problems
+from qala.files import replacing
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -357,8 +356,7 @@ def write_registers(layers: Mapping[str, gpd.GeoDataFrame], path: str | Path) ->
     import pyogrio
 
     target = Path(path)
-    work = target.with_name(f".{target.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.gpkg")
-    try:
+    with replacing(target, ".gpkg") as work:
         for layer in LAYERS:
             pyogrio.write_dataframe(
                 layers[layer.name].reset_index(drop=True), work, layer=layer.name, driver="GPKG",
@@ -370,9 +368,6 @@ def write_registers(layers: Mapping[str, gpd.GeoDataFrame], path: str | Path) ->
         pyogrio.write_dataframe(schema_table(), work, layer="schema", driver="GPKG")
         with closing(sqlite3.connect(work)) as db, db:
             db.execute("PRAGMA journal_mode = DELETE")
-        work.replace(target)
-    finally:
-        work.unlink(missing_ok=True)
     return target
 
 

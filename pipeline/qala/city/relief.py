@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qala.city.heights import Assumption, pixel_of
+from qala.files import replacing
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -455,21 +454,19 @@ def write_terrain_raster(relief: Relief, crs: Any, path: str | Path) -> Path:
     rows, columns = relief.heights.shape
     dx, dy = relief.steps
     left, _, _, top = relief.box
-    work = target.with_name(f".{target.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tif")
-    try:
-        with rasterio.open(
+    with (
+        replacing(target, ".tif") as work,
+        rasterio.open(
             work, "w", driver="COG", dtype="float32", count=1, height=rows, width=columns, crs=crs,
             transform=rasterio.Affine(dx, 0, left - dx / 2, 0, -dy, top + dy / 2),
             compress="DEFLATE", predictor="YES",
-        ) as sink:  # fmt: skip
-            sink.write(relief.heights.astype(np.float32), 1)
-            sink.set_band_description(1, "terrain height, m")
-            sink.units = ("metre",)
-            sink.update_tags(
-                vertical_datum=relief.datum, source=relief.source,
-                smoothing=f"Gaussian, {ASSUMPTIONS['smoothing'].value:g} cell",
-            )  # fmt: skip
-        work.replace(target)
-    finally:
-        work.unlink(missing_ok=True)
+        ) as sink,
+    ):  # fmt: skip
+        sink.write(relief.heights.astype(np.float32), 1)
+        sink.set_band_description(1, "terrain height, m")
+        sink.units = ("metre",)
+        sink.update_tags(
+            vertical_datum=relief.datum, source=relief.source,
+            smoothing=f"Gaussian, {ASSUMPTIONS['smoothing'].value:g} cell",
+        )  # fmt: skip
     return target

@@ -37,7 +37,7 @@ from qala.city.streets import street_widths, to_points, with_area, with_length
 from qala.city.styles import aliases, layer_style
 from qala.city.terrain import MIN_COVERAGE, base_heights, lower_to_relief
 from qala.errors import InputError
-from qala.export._files import replacing
+from qala.files import replacing
 from qala.messages import LANGUAGES, tr
 
 if TYPE_CHECKING:

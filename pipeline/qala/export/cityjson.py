@@ -21,7 +21,7 @@ from qala.city.kept import Kept, Piece, pieces
 from qala.city.relief import TERRAIN, Relief
 from qala.city.solids import SCALE, SURFACES, Solids, rows_of_solids
 from qala.errors import InputError
-from qala.export._files import replacing
+from qala.files import replacing
 
 if TYPE_CHECKING:
     import geopandas as gpd

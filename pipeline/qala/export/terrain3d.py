@@ -12,7 +12,7 @@ import numpy as np
 
 from qala.city.relief import Relief
 from qala.export._earth import ecef, enu
-from qala.export._files import replace_file
+from qala.files import replace_file
 
 Array = np.ndarray[Any, Any]
 

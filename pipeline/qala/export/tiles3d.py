@@ -29,7 +29,7 @@ from qala.city.solids import PRISM, SCALE, Solids, Triangles, solids_of, triangu
 from qala.compute import usable_cores
 from qala.errors import InputError, Problems
 from qala.export._earth import A, ecef, enu
-from qala.export._files import replace_file, replacing
+from qala.files import replace_file, replacing
 
 if TYPE_CHECKING:
     import geopandas as gpd

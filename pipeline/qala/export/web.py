@@ -30,9 +30,9 @@ from qala.city.styles import (
 from qala.city.terrain import NOT_STATED
 from qala.errors import InputError, TemporaryError
 from qala.export._earth import ecef, enu, inverse
-from qala.export._files import replace_file
 from qala.export.terrain3d import texture_places
 from qala.export.tiles3d import pack_tiles
+from qala.files import replace_file
 from qala.messages import LANGUAGES, tr
 
 if TYPE_CHECKING:

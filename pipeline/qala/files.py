@@ -1,4 +1,4 @@
-"""Small files written whole or not at all."""
+"""Files that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -10,9 +10,17 @@ from pathlib import Path
 
 
 @contextmanager
-def replacing(file: Path) -> Iterator[Path]:
-    """Give another name beside a file to write to; it becomes the file when all went well."""
-    work = file.with_name(f".{file.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
+def replacing(file: Path, suffix: str = "") -> Iterator[Path]:
+    """Give another name beside a file to write to; it becomes the file when all went well.
+
+    Parameters
+    ----------
+    file
+        The file; an older one stays until then.
+    suffix
+        End of the other name, for writers that choose by it.
+    """
+    work = file.with_name(f".{file.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}{suffix}")
     try:
         yield work
         work.replace(file)
