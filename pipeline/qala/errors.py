@@ -89,8 +89,11 @@ def storage_error(target: str | Path, error: BaseException) -> QalaError:
     3
     >>> storage_error("/out/a.tif", PermissionError(errno.EACCES, "Permission denied")).exit_code
     2
+    >>> storage_error("a.gpkg", OSError("sqlite3_exec(CREATE …) failed: no such disk")).met
+    'a.gpkg could not be written (no such disk)'
     """
-    text = str(error)
+    # GDAL puts whole scripts of SQL before the reason
+    text = str(error).rpartition(") failed: ")[2]
     if is_full(Path(target).parent, error):
         return TemporaryError(
             f"{target} could not be written ({text})", "room on the disk",
